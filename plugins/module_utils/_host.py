@@ -1,0 +1,334 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to the vfio.host collection: no promise is made to code outside it.
+
+"""The only door to the machine: files, links, commands and time.
+
+Everything that touches the outside takes a ``Host``; everything else in the collection is a
+pure function over plain data. ``Host(root=...)`` reads a recorded tree instead of the machine,
+and ``commands=`` replaces command execution, which is how the tests run on any laptop.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+import time
+
+COMMAND_TIMEOUT = 60.0
+"""Seconds a command may take unless the caller says otherwise."""
+
+SYSFS_TIMEOUT = 10.0
+"""Seconds a write to sysfs may take: a driver can block in unbind for ever."""
+
+READ_LIMIT = 4 * 1024 * 1024
+"""Bytes read at most from one file unless the caller says otherwise."""
+
+MAX_LINKS = 40
+
+
+class HostError(Exception):
+    """An action on the machine failed; the message names what, where and the remedy if known."""
+
+
+class HostTimeout(HostError):
+    """A command or a sysfs write did not end before its deadline."""
+
+
+class Result:
+    """What a command left behind: ``argv`` (list), ``rc`` (int), ``stdout`` and ``stderr`` (str)."""
+
+    def __init__(self, argv, rc, stdout="", stderr=""):
+        self.argv = list(argv)
+        self.rc = rc
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class Host:
+    """A machine, live (``root='/'``) or recorded.
+
+    :param root: folder that holds the tree; absolute links inside are resolved below it.
+    :param commands: callable ``(argv, input) -> Result`` used instead of running anything.
+        A recorded tree without it has no commands at all: :meth:`run` raises ``HostError``.
+    """
+
+    def __init__(self, root="/", commands=None):
+        self.root = os.path.abspath(root)
+        self.commands = commands
+
+    @property
+    def live(self):
+        """True when this is the machine itself and not a recorded tree."""
+        return self.root == "/"
+
+    # -- paths -----------------------------------------------------------------------------
+
+    def real(self, path):
+        """The path with every link followed, as seen inside ``root`` (always absolute).
+
+        A link never leaves a recorded tree. A component that does not exist is kept as it is.
+        Raises HostError after 40 links (a loop).
+        """
+        seen = 0
+        todo = [p for p in path.split("/") if p and p != "."]
+        done = []
+        while todo:
+            part = todo.pop(0)
+            if part == "..":
+                if done:
+                    done.pop()
+                continue
+            outside = self._outside(done + [part])
+            if os.path.islink(outside):
+                seen += 1
+                if seen > MAX_LINKS:
+                    raise HostError("%s: too many symbolic links" % path)
+                target = os.readlink(outside)
+                if target.startswith("/"):
+                    done = []
+                todo = [p for p in target.split("/") if p and p != "."] + todo
+                continue
+            done.append(part)
+        return "/" + "/".join(done)
+
+    def _outside(self, parts):
+        return os.path.join(self.root, *parts) if parts else self.root
+
+    def path(self, path):
+        """Where ``path`` (absolute, inside) is for the operating system, links followed."""
+        return self._outside([p for p in self.real(path).split("/") if p])
+
+    def exists(self, path):
+        return os.path.lexists(self.path(path))
+
+    def isdir(self, path):
+        return os.path.isdir(self.path(path))
+
+    def listdir(self, path):
+        """Sorted names in a folder; an empty list when it is missing or unreadable."""
+        try:
+            return sorted(os.listdir(self.path(path)))
+        except OSError:
+            return []
+
+    def readlink(self, path):
+        """The text of a link, or None when there is none (the last component is not followed)."""
+        head, tail = os.path.split(path.rstrip("/"))
+        try:
+            return os.readlink(os.path.join(self.path(head), tail))
+        except OSError:
+            return None
+
+    def stat(self, path):
+        """``os.stat_result`` of what ``path`` leads to, or None."""
+        try:
+            return os.stat(self.path(path))
+        except OSError:
+            return None
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def read_bytes(self, path, limit=READ_LIMIT):
+        """At most ``limit`` bytes, or None when the file is missing or unreadable.
+
+        Opened without blocking, and only regular files are read: a FIFO cannot hold us up.
+        """
+        try:
+            fd = os.open(self.path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return None
+            chunks = []
+            left = limit
+            while left > 0:
+                chunk = os.read(fd, min(left, 1 << 16))
+                if not chunk:
+                    break
+                chunks.append(chunk)
+                left -= len(chunk)
+            return b"".join(chunks)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    def read(self, path, limit=READ_LIMIT):
+        """Text of a file (UTF-8, bad bytes escaped), or None. Nothing is stripped."""
+        data = self.read_bytes(path, limit)
+        return None if data is None else data.decode("utf-8", "backslashreplace")
+
+    def read_attribute(self, path):
+        """A one-line sysfs attribute without its newline, or None."""
+        text = self.read(path, 1 << 16)
+        return None if text is None else text.strip()
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def write(self, path, data, mode=0o644):
+        """Replace a file atomically (temporary file in the same folder, fsync, rename).
+
+        ``data`` is str or bytes. Missing folders are made, mode 0755. Owner is the caller.
+        """
+        if isinstance(data, str):
+            data = data.encode("utf-8")
+        target = self.path(path)
+        folder = os.path.dirname(target)
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        fd, temporary = tempfile.mkstemp(prefix=".vfio-host-", dir=folder)
+        try:
+            with os.fdopen(fd, "wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fchmod(handle.fileno(), mode)
+                os.fsync(handle.fileno())
+            os.rename(temporary, target)
+        except BaseException:
+            if os.path.lexists(temporary):
+                os.unlink(temporary)
+            raise
+        self._sync_folder(folder)
+
+    def remove(self, path):
+        """Remove a file (a link itself is removed, not its target). True if there was one."""
+        head, tail = os.path.split(path.rstrip("/"))
+        outside = os.path.join(self.path(head), tail)
+        if not os.path.lexists(outside):
+            return False
+        os.unlink(outside)
+        self._sync_folder(os.path.dirname(outside))
+        return True
+
+    def remove_empty_folder(self, path):
+        """Remove a folder of ours when nothing is left in it. True if it went."""
+        try:
+            os.rmdir(self.path(path))
+        except OSError:
+            return False
+        return True
+
+    @staticmethod
+    def _sync_folder(folder):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        except OSError:
+            pass  # some filesystems cannot sync a folder; the rename is atomic all the same
+        finally:
+            os.close(fd)
+
+    def write_sysfs(self, path, value, timeout=SYSFS_TIMEOUT):
+        """Write ``value`` to a sysfs attribute in a child with a deadline.
+
+        Raises HostTimeout when the kernel does not return, HostError with its errno text when
+        it refuses. A child stuck in the kernel is left behind: nothing can end it.
+        """
+        target = self.path(path)
+        pid = os.fork()
+        if pid == 0:
+            code = 0
+            try:
+                fd = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
+                os.write(fd, value.encode("ascii"))
+                os.close(fd)
+            except OSError as exc:
+                code = exc.errno or 255
+            finally:
+                os._exit(code & 0xFF)
+        end = time.monotonic() + timeout
+        while True:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                break
+            if time.monotonic() > end:
+                raise HostTimeout("writing %r to %s did not end within %g s" % (value, path, timeout))
+            time.sleep(0.002)
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 255
+        if code:
+            raise HostError("writing %r to %s: %s" % (value, path, os.strerror(code)))
+
+    # -- commands --------------------------------------------------------------------------
+
+    def which(self, name):
+        """Absolute path of a command on the live machine, or None; a recorded tree has none."""
+        if self.commands is not None or not self.live:
+            for folder in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"):
+                if self.exists(folder + "/" + name):
+                    return folder + "/" + name
+            return None
+        return shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+
+    def run(self, argv, timeout=COMMAND_TIMEOUT, stdin=None, check=True):
+        """Run a command without a shell, in the C locale, with a deadline.
+
+        Returns a Result. Raises HostTimeout at the deadline (the whole process group is ended),
+        HostError when it cannot be started or, with ``check``, when it ends non-zero.
+        """
+        if self.commands is not None:
+            result = self.commands(list(argv), stdin)
+        elif not self.live:
+            raise HostError("%s: a recorded tree runs no commands" % argv[0])
+        else:
+            result = self._execute(argv, timeout, stdin)
+        if check and result.rc != 0:
+            raise HostError(
+                "%s ended with %d: %s"
+                % (" ".join(result.argv), result.rc, (result.stderr or result.stdout).strip()[-2000:])
+            )
+        return result
+
+    @staticmethod
+    def _execute(argv, timeout, stdin):
+        environment = dict(os.environ, LC_ALL="C", LANGUAGE="C")
+        environment.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        try:
+            process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as exc:
+            raise HostError("%s: %s" % (argv[0], exc.strerror)) from exc
+        data = stdin.encode("utf-8") if isinstance(stdin, str) else stdin
+        try:
+            out, err = process.communicate(data, timeout=timeout)
+        except subprocess.TimeoutExpired as exc:
+            try:
+                os.killpg(process.pid, 9)
+            except OSError:
+                pass
+            try:
+                process.communicate(timeout=5)
+            except subprocess.TimeoutExpired:
+                pass
+            raise HostTimeout("%s did not end within %g s" % (" ".join(argv), timeout)) from exc
+        return Result(
+            argv,
+            process.returncode,
+            out.decode("utf-8", "backslashreplace"),
+            err.decode("utf-8", "backslashreplace"),
+        )
+
+    # -- the process's own surroundings ------------------------------------------------------
+
+    def privileged(self):
+        """True when everything on the machine can be read (root on a live host)."""
+        return not self.live or os.geteuid() == 0
+
+    def environment(self, name):
+        """An environment variable of this process; a recorded tree has none."""
+        return os.environ.get(name) if self.live else None
+
+    def pid(self):
+        """Our process id on a live host, else None."""
+        return os.getpid() if self.live else None
