@@ -13,11 +13,13 @@ and ``commands=`` replaces command execution, which is how the tests run on any 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 
 COMMAND_TIMEOUT = 60.0
@@ -265,9 +267,11 @@ class Host:
             return None
         return shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 
-    def run(self, argv, timeout=COMMAND_TIMEOUT, stdin=None, check=True):
+    def run(self, argv, timeout=COMMAND_TIMEOUT, stdin=None, check=True, log=None):
         """Run a command without a shell, in the C locale, with a deadline.
 
+        ``log`` is a file outside ``root`` that both output streams are appended to, for commands
+        that take minutes; ``stderr`` of the result then holds the end of that file.
         Returns a Result. Raises HostTimeout at the deadline (the whole process group is ended),
         HostError when it cannot be started or, with ``check``, when it ends non-zero.
         """
@@ -276,7 +280,7 @@ class Host:
         elif not self.live:
             raise HostError("%s: a recorded tree runs no commands" % argv[0])
         else:
-            result = self._execute(argv, timeout, stdin)
+            result = self._execute(argv, timeout, stdin, log)
         if check and result.rc != 0:
             raise HostError(
                 "%s ended with %d: %s"
@@ -285,20 +289,24 @@ class Host:
         return result
 
     @staticmethod
-    def _execute(argv, timeout, stdin):
+    def _execute(argv, timeout, stdin, log=None):
         environment = dict(os.environ, LC_ALL="C", LANGUAGE="C")
         environment.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        sink = open(log, "ab") if log else subprocess.PIPE
         try:
             process = subprocess.Popen(
                 list(argv),
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=sink,
+                stderr=subprocess.STDOUT if log else subprocess.PIPE,
                 env=environment,
                 start_new_session=True,
             )
         except OSError as exc:
             raise HostError("%s: %s" % (argv[0], exc.strerror)) from exc
+        finally:
+            if log:
+                sink.close()
         data = stdin.encode("utf-8") if isinstance(stdin, str) else stdin
         try:
             out, err = process.communicate(data, timeout=timeout)
@@ -312,12 +320,68 @@ class Host:
             except subprocess.TimeoutExpired:
                 pass
             raise HostTimeout("%s did not end within %g s" % (" ".join(argv), timeout)) from exc
+        if log:
+            with open(log, "rb") as handle:
+                handle.seek(max(0, os.path.getsize(log) - 4000))
+                out, err = b"", handle.read()
         return Result(
             argv,
             process.returncode,
             out.decode("utf-8", "backslashreplace"),
             err.decode("utf-8", "backslashreplace"),
         )
+
+    @contextlib.contextmanager
+    def pipe(self, argv, path, offset=0, timeout=COMMAND_TIMEOUT):
+        """Feed a file from ``offset`` on to a filter (a decompressor), yield its output as a binary file.
+
+        Nothing is held in memory. The filter sees only the open file, so this works for a recorded
+        tree too. It may be left early. Raises HostTimeout at the deadline, HostError when the filter
+        cannot be started or ends non-zero after it was read to its end.
+        """
+        expired = threading.Event()
+
+        def expire():
+            expired.set()
+            process.kill()
+
+        with tempfile.TemporaryFile() as errors:
+            try:
+                with open(self.path(path), "rb") as source:
+                    os.lseek(source.fileno(), offset, os.SEEK_SET)
+                    process = subprocess.Popen(
+                        list(argv),
+                        stdin=source.fileno(),
+                        stdout=subprocess.PIPE,
+                        stderr=errors,
+                        env=dict(os.environ, LC_ALL="C", LANGUAGE="C"),
+                        start_new_session=True,
+                    )
+            except OSError as exc:
+                raise HostError("%s < %s: %s" % (argv[0], path, exc.strerror)) from exc
+            timer = threading.Timer(timeout, expire)
+            timer.daemon = True
+            timer.start()
+            ended = None
+            try:
+                yield process.stdout
+                if not process.stdout.read(1):
+                    ended = process.wait()
+            except Exception as exc:
+                if not expired.is_set():
+                    raise
+                raise HostTimeout("%s < %s did not end within %g s" % (argv[0], path, timeout)) from exc
+            finally:
+                timer.cancel()
+                process.kill()
+                process.stdout.close()
+                process.wait()
+            if expired.is_set():
+                raise HostTimeout("%s < %s did not end within %g s" % (argv[0], path, timeout))
+            if ended:
+                errors.seek(0)
+                said = errors.read(2000).decode("utf-8", "backslashreplace").strip()
+                raise HostError("%s < %s ended with %d: %s" % (argv[0], path, ended, said))
 
     # -- the process's own surroundings ------------------------------------------------------
 

@@ -1,0 +1,12 @@
+# Names for the commands of tools/vh.py, which also work without make: python3 tools/vh.py help
+VH = python3 tools/vh.py
+LAB = $(if $(NAME),lab_name=$(NAME)) $(if $(PROFILE),lab_profile=$(PROFILE))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all unit lint sanity lab-up lab-down clean
+
+help demo test test-all unit lint sanity clean:
+	@$(VH) $@
+
+lab-up lab-down:
+	@$(VH) $@ $(LAB)

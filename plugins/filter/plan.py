@@ -1,0 +1,106 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: plan
+short_description: Decide which PCI functions of a host are handed to guests
+version_added: "0.1.0"
+author:
+  - vfio.host contributors
+description:
+  - Computes from the machine document which functions a list of devices means, which IOMMU groups they close
+    over, and every finding that speaks for or against handing them over.
+  - Changes nothing and asks nobody. The same input always gives the same plan.
+  - While the IOMMU is active the plan works on its actual groups, else on a conservative prediction,
+    which finding C(VH110) says.
+positional: devices
+requirements:
+  - jmespath on the controller, for a device selected by C(match)
+options:
+  _input:
+    description:
+      - The machine document, RV(vfio.host.iommu_info#module:machine).
+    type: dict
+    required: true
+  devices:
+    description:
+      - The devices to hand over. Each has a C(name) that no other has, and exactly one of C(address), C(id) and
+        C(match).
+      - C(address) is a function like V(0000:01:00.0) or a whole slot like V(0000:01:00); V(0000:) may be left out.
+        Write it in quotes, YAML reads V(01:00.0) as a number.
+      - C(id) is vendor and device, like V(10de:1380).
+      - C(match) is a JMESPath expression over one function of the machine document.
+      - C(functions) is V(all) (the default, every function of the slot) or V(listed) (only what was selected).
+      - C(count) is the number of slots the selector must give, V(1) by default.
+    type: list
+    elements: dict
+    required: true
+  acknowledge:
+    description:
+      - Findings that are accepted, each by C(code) for exactly one C(device), the address of a function. An
+        acknowledged finding no longer refuses the plan.
+    type: list
+    elements: dict
+    default: []
+seealso:
+  - plugin: vfio.host.report
+    plugin_type: filter
+  - plugin: vfio.host.verify
+    plugin_type: filter
+"""
+
+EXAMPLES = r"""
+- name: Probe the host
+  vfio.host.iommu_info:
+  register: probe
+
+- name: Decide, and stop where the host would lose something it needs
+  ansible.builtin.assert:
+    that: not plan.refused
+    fail_msg: "{{ plan | vfio.host.report(probe.machine) | join('\n') }}"
+  vars:
+    devices:
+      - name: gaming_gpu
+        match: "vendor == '10de' && class_name == 'vga'"
+    plan: "{{ probe.machine | vfio.host.plan(devices, acknowledge=[{'code': 'VH203', 'device': '0000:01:00.0'}]) }}"
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - The plan. C(devices) has for each device its C(name), the C(selected) addresses, the C(functions) as
+      identities, the C(group_members), the bridges among them that are left alone (C(companions)), and whether the
+      groups are V(actual) or V(predicted) (C(confidence)).
+    - C(identities) has every function to bind, sorted by address, with C(address), C(vendor), C(device),
+      C(subsystem_vendor), C(subsystem_device), C(class), C(serial) and the C(name) of its device. It is filled for a
+      refused plan too.
+    - C(findings) has the findings, the worst first, each with C(code), C(severity) (V(refuse), V(warn), V(info)),
+      C(title), C(evidence), C(remedy), C(docs), C(acknowledged), and C(device) or C(host).
+    - C(refused) is V(true) when a finding refuses the plan.
+  type: dict
+"""
+
+from ansible_collections.vfio.host.plugins.module_utils._assignment.plan import make_plan
+from ansible_collections.vfio.host.plugins.plugin_utils._filters import call, plain
+from ansible_collections.vfio.host.plugins.plugin_utils._jmespath import matching
+
+
+def plan(machine, devices, acknowledge=None):
+    return call(
+        "plan",
+        make_plan,
+        plain(machine, "vfio.host.plan: the machine document"),
+        plain(devices, "vfio.host.plan: devices"),
+        plain([] if acknowledge is None else acknowledge, "vfio.host.plan: acknowledge"),
+        matching,
+    )
+
+
+class FilterModule:
+    """The filter vfio.host.plan."""
+
+    def filters(self):
+        return {"plan": plan}

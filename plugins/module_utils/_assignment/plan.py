@@ -1,0 +1,147 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to the vfio.host collection: no promise is made to code outside it.
+
+"""The plan: which functions are to be handed over, and every finding that speaks for or against it. Pure."""
+
+from __future__ import annotations
+
+from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import normalise, sort_key
+from ansible_collections.vfio.host.plugins.module_utils._assignment.closure import Groups, close
+from ansible_collections.vfio.host.plugins.module_utils._assignment.selectors import check_spec, functions_of, select
+from ansible_collections.vfio.host.plugins.module_utils._findings.guards import (
+    choice_findings,
+    host_findings,
+    usage_findings,
+)
+from ansible_collections.vfio.host.plugins.module_utils._findings.rules import RULES, finding, rank
+
+IDENTITY = ("address", "vendor", "device", "subsystem_vendor", "subsystem_device", "class", "serial")
+
+
+def make_plan(machine, devices, acknowledge, matcher):
+    """``{devices, identities, findings, refused}`` for the device entries of the user.
+
+    :param machine: machine document, schema 1.
+    :param devices: list of device entries, see selectors.check_spec.
+    :param acknowledge: list of ``{code, device: address}``.
+    :param matcher: ``(expression, functions) -> functions``.
+    ``identities`` is filled for a refused plan too: look at ``refused`` first.
+    Raises ValueError with every bad entry, one paragraph each.
+    """
+    functions_of(machine)
+    selections = _select_all(machine, devices, matcher)
+    asked = _acknowledgements(acknowledge)
+    groups = Groups(machine)
+
+    owners = {}
+    for name, functions in selections:
+        for function in functions:
+            owners.setdefault(function["address"], []).append(name)
+
+    findings = []
+    if selections:
+        findings += host_findings(machine)
+        if not groups.actual:
+            findings.append(finding("VH110", ["the IOMMU is not active, so there are no actual groups"], host="iommu"))
+    planned = []
+    for name, functions in selections:
+        selected = [f["address"] for f in functions]
+        closed = close(groups, selected, owners)
+        findings += closed["findings"]
+        planned.append({
+            "name": name,
+            "functions": [identity(f, name) for f in functions],
+            "selected": selected,
+            "group_members": closed["members"],
+            "companions": closed["companions"],
+            "confidence": "actual" if groups.actual else "predicted",
+        })
+    identities = []
+    for address in sorted(owners, key=sort_key):
+        function = groups.functions[address]
+        identities.append(identity(function, owners[address][0]))
+        findings += usage_findings(machine, function) + choice_findings(machine, function)
+        if len(owners[address]) > 1:
+            findings.append(finding("VH131", ["%s is selected by %s" % (address, " and ".join(owners[address]))],
+                                    device=address))
+    given = {a for a in owners if groups.functions[a].get("driver") == "vfio-pci"}
+    findings = sorted(_acknowledge(findings, asked, given), key=rank)
+    return {
+        "devices": planned,
+        "identities": identities,
+        "findings": findings,
+        "refused": any(f["severity"] == "refuse" for f in findings),
+    }
+
+
+def identity(function, name):
+    """What makes a function this function and no twin of it."""
+    result = {key: function.get(key) for key in IDENTITY}
+    result["name"] = name
+    return result
+
+
+def _select_all(machine, devices, matcher):
+    if not isinstance(devices, list):
+        raise ValueError("devices must be a list of device entries, not %r" % (devices,))
+    errors = []
+    result = []
+    seen = set()
+    for spec in devices:
+        try:
+            name, dummy = check_spec(spec)
+            if name in seen:
+                errors.append("device %s: the name is used twice; guests refer to a device by its name" % name)
+            seen.add(name)
+            result.append((name, select(machine, spec, matcher)))
+        except ValueError as exc:
+            errors.append(str(exc))
+    if errors:
+        raise ValueError("\n".join(errors))
+    return result
+
+
+def _acknowledgements(acknowledge):
+    """``[(code, address)]``; ValueError on an entry of another form."""
+    if not isinstance(acknowledge, list):
+        raise ValueError("acknowledge must be a list of {code, device}, not %r" % (acknowledge,))
+    result = []
+    for entry in acknowledge:
+        if not isinstance(entry, dict) or set(entry) != {"code", "device"}:
+            raise ValueError(
+                "acknowledge: %r must have exactly code and device, like {code: VH203, device: \"0000:00:02.0\"}"
+                % (entry,)
+            )
+        address = normalise(entry["device"], "acknowledge %s, device" % entry["code"])
+        if "." not in address:
+            raise ValueError("acknowledge %s: %s is a slot; name each function, like %s.0"
+                             % (entry["code"], entry["device"], address))
+        result.append((str(entry["code"]), address))
+    return result
+
+
+def _acknowledge(findings, asked, given):
+    """Findings with the acknowledged ones as warnings, and VH190 for acknowledgements in vain.
+
+    :param given: selected addresses that are on vfio-pci already: a use that was acknowledged once
+        has ended there, and the acknowledgement is still right.
+    """
+    result = list(findings)
+    for code, address in asked:
+        if code not in RULES:
+            why = "there is no finding %s" % code
+        elif not RULES[code]["acknowledgeable"]:
+            why = "%s cannot be acknowledged" % code
+        else:
+            hits = [f for f in findings if f["code"] == code and f.get("device") == address]
+            for hit in hits:
+                hit["acknowledged"] = True
+                hit["severity"] = "warn"
+            if hits or address in given:
+                continue
+            why = "%s has no finding %s in this plan" % (address, code)
+        result.append(finding("VH190", ["acknowledged %s for %s: %s" % (code, address, why)], host="acknowledge"))
+    return result

@@ -1,0 +1,81 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to the vfio.host collection: no promise is made to code outside it.
+
+"""Whether a machine, after its reboot, is what its plan needs. Pure."""
+
+from __future__ import annotations
+
+from ansible_collections.vfio.host.plugins.module_utils._assignment.closure import Groups
+from ansible_collections.vfio.host.plugins.module_utils._assignment.parameters import effective
+from ansible_collections.vfio.host.plugins.module_utils._assignment.plan import IDENTITY
+from ansible_collections.vfio.host.plugins.module_utils._assignment.selectors import functions_of
+
+DRIVER = "vfio-pci"
+
+
+def verify(machine, plan, parameters):
+    """List of ``{check, ok, wanted, found}``, all four readable as they are (``ok`` is a bool).
+
+    :param machine: machine document read after the reboot.
+    :param plan: what make_plan returned.
+    :param parameters: kernel tokens that must be in effect on the running kernel.
+    """
+    functions_of(machine)
+    groups = Groups(machine)
+    checks = _parameters(machine, parameters)
+    iommu = machine["host"]["iommu"]
+    if plan["identities"]:
+        checks.append(_check("IOMMU", bool(iommu["active"]), "active",
+                             "active" if iommu["active"] else "inactive: %s" % iommu.get("reason")))
+    for device in plan["devices"]:
+        checks += [_group(groups, device, address) for address in device["selected"]]
+    for wanted in plan["identities"]:
+        checks += _function(groups.functions.get(wanted["address"]), wanted)
+    return checks
+
+
+def _check(check, ok, wanted, found):
+    return {"check": check, "ok": ok, "wanted": wanted, "found": found}
+
+
+def _parameters(machine, parameters):
+    cmdline = machine["host"]["kernel"]["cmdline"]
+    checks = []
+    for wanted in parameters:
+        found = effective(cmdline, wanted)
+        checks.append(_check("kernel parameter %s" % wanted, found == wanted, wanted, found or "not there"))
+    return checks
+
+
+def _group(groups, device, address):
+    check = "IOMMU group of %s (%s)" % (address, device["name"])
+    wanted = "only functions of %s and bridges" % device["name"]
+    if address not in groups.functions:
+        return _check(check, False, wanted, "no function at this address")
+    members = groups.members(address) if groups.actual else None
+    if members is None:
+        return _check(check, False, wanted, "no group")
+    foreign = [a for a in members if a not in device["selected"] and not groups.is_bridge(a)]
+    found = "also " + "; ".join(groups.describe(a) for a in foreign) if foreign else wanted
+    return _check(check, not foreign, wanted, found)
+
+
+def _function(function, wanted):
+    address = wanted["address"]
+    if function is None:
+        return [_check("function %s" % address, False, _identity(wanted), "no function at this address")]
+    same = all(function.get(key) == wanted.get(key) for key in IDENTITY)
+    driver = function.get("driver")
+    return [
+        _check("identity of %s" % address, same, _identity(wanted), _identity(function)),
+        _check("driver of %s" % address, driver == DRIVER, DRIVER, driver or "none"),
+    ]
+
+
+def _identity(function):
+    """``10de:1380 subsystem 1043:84bb class 030000 serial -``"""
+    return "%s:%s subsystem %s:%s class %s serial %s" % tuple(
+        function.get(key) or "-" for key in IDENTITY[1:])

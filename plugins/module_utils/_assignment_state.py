@@ -1,0 +1,84 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to the vfio.host collection: no promise is made to code outside it.
+
+"""What was asked of the host: ``/etc/vfio-host/devices``, one function a line.
+
+Written by ``vfio_binding``, read by ``initramfs`` and by the script in the image. A line is
+``address vendor device subsystem_vendor subsystem_device serial driver``, ``-`` for no serial.
+"""
+
+from __future__ import annotations
+
+import re
+
+ASKED_FOLDER = "/etc/vfio-host"
+STATE_FOLDER = "/var/lib/vfio-host"
+DEVICES = ASKED_FOLDER + "/devices"
+
+HEADER = (
+    "# Managed by the vfio.host collection (module vfio_binding). Do not edit: it is replaced.\n"
+    "# address vendor device subsystem_vendor subsystem_device serial driver\n"
+)
+
+FIELDS = ("address", "vendor", "device", "subsystem_vendor", "subsystem_device", "serial", "driver")
+DRIVERS = ("vfio-pci",)
+
+PATTERNS = {
+    "address": (re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$"), "like 0000:01:00.0"),
+    "serial": (re.compile(r"^[0-9a-f]{2}(-[0-9a-f]{2}){7}$"), "like 00-11-22-ff-fe-33-44-55"),
+}
+ID = re.compile(r"^[0-9a-f]{4}$")
+
+
+def identity(given, place="devices"):
+    """A checked line as a dict of FIELDS, lower case; ``serial`` None when there is none.
+
+    Raises ValueError that names the value, ``place`` and what is expected.
+    """
+    found = {}
+    for field in FIELDS:
+        value = given.get(field)
+        if field == "driver":
+            value = value or "vfio-pci"
+            if value not in DRIVERS:
+                raise ValueError("%s: driver %r is not one of %s" % (place, value, ", ".join(DRIVERS)))
+        elif field == "serial" and value in (None, "", "-"):
+            value = None
+        else:
+            value = str(value).lower()
+            pattern, example = PATTERNS.get(field, (ID, "four hexadecimal digits"))
+            if not pattern.match(value):
+                raise ValueError("%s: %s %r is not %s" % (place, field, given.get(field), example))
+        found[field] = value
+    return found
+
+
+def render(identities):
+    """Text of the file, sorted by address. Raises ValueError for an address given twice."""
+    lines = []
+    seen = set()
+    for item in sorted(identities, key=lambda one: one["address"]):
+        if item["address"] in seen:
+            raise ValueError("devices: %s is given twice" % item["address"])
+        seen.add(item["address"])
+        lines.append(" ".join(item[field] or "-" for field in FIELDS))
+    return HEADER + "".join(line + "\n" for line in lines)
+
+
+def parse(text):
+    """The functions of the file as a list of dicts. Raises ValueError naming the line."""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        parts = line.split()
+        if not parts or line.startswith("#"):
+            continue
+        place = "%s line %d" % (DEVICES, number)
+        if len(parts) != len(FIELDS):
+            raise ValueError(
+                "%s: %d fields, expected %d: remove the file and run again" % (place, len(parts), len(FIELDS))
+            )
+        found.append(identity(dict(zip(FIELDS, parts)), place))
+    return found

@@ -1,0 +1,115 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: iommu_info
+short_description: Read a machine's PCI functions, IOMMU groups, and what the host itself needs
+version_added: "0.1.0"
+author: vfio.host contributors (@vfio-host)
+description:
+  - Reads the machine once and returns the I(machine document) that everything else in this
+    collection is computed from.
+  - It says, for every PCI function, what it is, which IOMMU group it is in, and what the host itself
+    uses it for; for the host, the state of the IOMMU and why, boot, network, and the SSH connection.
+  - Runs no command and changes nothing. What cannot be read is named in the document and never
+    taken for absent.
+extends_documentation_fragment:
+  - vfio.host.attributes.info
+options:
+  root:
+    description:
+      - Folder that holds the tree to read. Anything but V(/) is a tree recorded on another machine.
+    type: path
+    default: /
+notes:
+  - Run it as the superuser. Otherwise configuration space beyond 64 bytes cannot be read, so
+    port types and capabilities are unknown, and so may be the SSH connection.
+"""
+
+EXAMPLES = r"""
+- name: Read the machine
+  vfio.host.iommu_info:
+  register: __host
+  become: true
+
+- name: Show the groups
+  ansible.builtin.debug:
+    msg: "{{ __host.machine.groups }}"
+
+- name: Refuse to go on where the host's own needs are not known
+  ansible.builtin.assert:
+    that: __host.machine.host.usage_unknown | length == 0
+
+- name: Read a tree that was recorded on another machine
+  vfio.host.iommu_info:
+    root: /srv/trees/p8h67
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+machine:
+  description:
+    - The machine document. Every field is specified in C(docs/machine_document.md) of the collection.
+  returned: success
+  type: dict
+  contains:
+    schema:
+      description: Version of the document's form.
+      type: int
+      returned: success
+      sample: 1
+    source:
+      description: Where the document comes from and which inputs were missing.
+      type: dict
+      returned: success
+      sample: {root: /, privileged: true, missing: []}
+    host:
+      description:
+        - Kernel, CPU, IOMMU, boot, initramfs, network, SSH connection, libvirt, QEMU, memory, and
+          what of the host's own needs could not be determined (C(usage_unknown)).
+      type: dict
+      returned: success
+    functions:
+      description: The PCI functions, sorted by address.
+      type: list
+      elements: dict
+      returned: success
+    groups:
+      description: The IOMMU groups. Their numbers change from boot to boot.
+      type: list
+      elements: dict
+      returned: success
+    findings:
+      description: Findings of rules over the document.
+      type: list
+      elements: dict
+      returned: success
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError
+from ansible_collections.vfio.host.plugins.module_utils._machine import collect
+
+
+def main():
+    module = AnsibleModule(argument_spec={"root": {"type": "path", "default": "/"}}, supports_check_mode=True)
+    root = module.params["root"]
+    if not os.path.isdir(root):
+        module.fail_json(msg="root: %s is not a folder; give the folder that holds a recorded tree" % root)
+    try:
+        machine = collect(Host(root))
+    except HostError as exc:
+        module.fail_json(msg="root: %s: %s" % (root, exc))
+    module.exit_json(changed=False, machine=machine)
+
+
+if __name__ == "__main__":
+    main()

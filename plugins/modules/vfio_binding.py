@@ -1,0 +1,182 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: vfio_binding
+short_description: Say which PCI functions are given to vfio-pci
+version_added: "0.1.0"
+description:
+  - Checks that each function still is the one that was asked for, then writes the list that the script in the initramfs
+    goes by (C(/etc/vfio-host/devices)). The functions are bound at the next boot, before any other driver takes them.
+  - Goes by address and identity together, never by vendor and device id alone, so an identical second card stays with
+    the host.
+  - Remembers the driver that each function had before (C(/var/lib/vfio-host/binding.json)).
+extends_documentation_fragment:
+  - vfio.host.attributes
+options:
+  devices:
+    description:
+      - The functions, as C(vfio.host.plan) returns them in C(identities). With O(state=present) the whole list.
+      - If one of them is not what is asked, nothing is changed and all differences are named.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      address:
+        description: Address of the function, for example V(0000:01:00.0).
+        type: str
+        required: true
+      vendor:
+        description: Vendor id, four hexadecimal digits.
+        type: str
+        required: true
+      device:
+        description: Device id, four hexadecimal digits.
+        type: str
+        required: true
+      subsystem_vendor:
+        description: Subsystem vendor id, four hexadecimal digits.
+        type: str
+        required: true
+      subsystem_device:
+        description: Subsystem device id, four hexadecimal digits.
+        type: str
+        required: true
+      class:
+        description: Class code, six hexadecimal digits; compared when it is given.
+        type: str
+      serial:
+        description: Serial number (C(xx-xx-xx-xx-xx-xx-xx-xx)); compared now and at each boot when it is given.
+        type: str
+      name:
+        description: A name to show in the result.
+        type: str
+      driver:
+        description: The driver to bind to.
+        type: str
+        choices: [vfio-pci]
+        default: vfio-pci
+  state:
+    description:
+      - V(present) writes the list, V(absent) takes it away.
+      - Functions that are bound stay so until the next boot.
+    type: str
+    choices: [present, absent]
+    default: present
+  when:
+    description:
+      - When the functions are bound.
+    type: str
+    choices: [boot]
+    default: boot
+notes:
+  - The list has an effect only once M(vfio.host.initramfs) has put it into the images.
+seealso:
+  - module: vfio.host.initramfs
+  - module: vfio.host.kernel_cmdline
+author:
+  - vfio.host contributors (@vfio-host)
+"""
+
+EXAMPLES = r"""
+- name: Give a graphics card to vfio-pci at the next boot
+  vfio.host.vfio_binding:
+    devices:
+      - address: "0000:01:00.0"
+        vendor: "10de"
+        device: "1381"
+        subsystem_vendor: "1043"
+        subsystem_device: "84bb"
+        name: gaming_gpu
+      - address: "0000:01:00.1"
+        vendor: "10de"
+        device: "0fbc"
+        subsystem_vendor: "1043"
+        subsystem_device: "84bb"
+        name: gaming_gpu
+
+- name: Leave everything to the host again
+  vfio.host.vfio_binding:
+    state: absent
+"""
+
+RETURN = r"""
+functions:
+  description: The functions that were asked for, or with O(state=absent) those that had been.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    address:
+      description: Address of the function.
+      type: str
+    name:
+      description: The name that was given, or null.
+      type: str
+    driver:
+      description: The driver it has now, or null.
+      type: str
+    wanted:
+      description: The driver it will have, or null when that is left to the host.
+      type: str
+    bound:
+      description: Whether it is bound to the driver for assignment now.
+      type: bool
+content:
+  description:
+    - The text of C(/etc/vfio-host/devices), in check mode as it would be.
+      For O(vfio.host.initramfs#module:devices_content).
+  type: str
+  returned: success
+reboot_required:
+  description: Whether a function is not bound yet, or with O(state=absent) still bound.
+  type: bool
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vfio.host.plugins.module_utils._boot import binding
+from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "devices": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "address": {"type": "str", "required": True},
+                    "vendor": {"type": "str", "required": True},
+                    "device": {"type": "str", "required": True},
+                    "subsystem_vendor": {"type": "str", "required": True},
+                    "subsystem_device": {"type": "str", "required": True},
+                    "class": {"type": "str"},
+                    "serial": {"type": "str"},
+                    "name": {"type": "str"},
+                    "driver": {"type": "str", "choices": ["vfio-pci"], "default": "vfio-pci"},
+                },
+            },
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "when": {"type": "str", "choices": ["boot"], "default": "boot"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = binding.run(Host(), module.params, module.check_mode)
+    except (ValueError, HostError) as exc:
+        module.fail_json(msg=str(exc))
+    if not module._diff:
+        del result["diff"]
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

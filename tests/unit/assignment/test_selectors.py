@@ -1,0 +1,131 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import normalise, sort_key
+from ansible_collections.vfio.host.plugins.module_utils._assignment.selectors import select
+from ansible_collections.vfio.host.plugins.plugin_utils._jmespath import matching
+from ansible_collections.vfio.host.tests.unit.assignment.machines import P8H67, at, build, p8h67_on
+
+TWINS = P8H67 + """
+07:00.0 endpoint 10de:1380 vga < 00:1c.5 multi
+07:00.1 endpoint 10de:0fbc audio < 00:1c.5 multi
+"""
+
+
+def chosen(machine, **spec):
+    spec.setdefault("name", "gpu")
+    return [f["address"][5:] for f in select(machine, spec, matching)]
+
+
+def error(machine, **spec):
+    with pytest.raises(ValueError) as caught:
+        chosen(machine, **spec)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("selector", [
+    {"address": "01:00.0"},
+    {"address": "0000:01:00.1"},
+    {"address": "0000:01:00"},
+    {"address": "01:00"},
+    {"address": " 0000:01:00.0 "},
+    {"id": "10de:1380"},
+    {"id": "10DE:1380"},
+    {"match": "vendor == '10de' && class_name == 'vga'"},
+    {"match": "capabilities.msi && starts_with(address, '0000:01')"},
+])
+def test_the_whole_slot_is_the_default(selector):
+    assert chosen(p8h67_on(), **selector) == ["01:00.0", "01:00.1"]
+
+
+def test_listed_takes_only_what_matched():
+    machine = p8h67_on()
+    assert chosen(machine, address="01:00.0", functions="listed") == ["01:00.0"]
+    assert chosen(machine, address="01:00", functions="listed") == ["01:00.0", "01:00.1"]
+    assert chosen(machine, match="vendor == '1002' && class_name == 'audio'", functions="listed") == ["02:00.1"]
+
+
+def test_a_twin_is_ambiguous_and_both_are_shown():
+    message = error(build(TWINS), id="10de:1380")
+    assert message.startswith("device gpu: id '10de:1380' selects 2 devices, wanted 1")
+    assert "count: 2" in message
+    assert "0000:01:00.0  10de:1380  vga" in message and "0000:07:00.0  10de:1380  vga" in message
+    assert "0000:02:00.0" not in message
+
+
+def test_count_takes_twins():
+    assert chosen(build(TWINS), id="10de:1380", count=2) == ["01:00.0", "01:00.1", "07:00.0", "07:00.1"]
+    assert "selects 2 devices, wanted 3" in error(build(TWINS), id="10de:1380", count=3)
+
+
+def test_no_match_shows_endpoints_with_their_groups():
+    machine = p8h67_on()
+    at(machine, "00:1f.2")["driver"] = "ahci"
+    message = error(machine, match="vendor == 'dead'")
+    assert "selects 0 devices" in message
+    row = next(line for line in message.splitlines() if line.startswith("  0000:00:1f.2"))
+    assert row.split() == ["0000:00:1f.2", "8086:1c02", "sata", "ahci", "0000:00:1f.0", "0000:00:1f.3"]
+    assert "0000:00:1c.0 " not in message  # a bridge is no candidate
+    assert "no group" in error(build(), address="09:00.0")
+
+
+def test_a_long_table_is_cut():
+    machine = build("\n".join("%02x:00.0 endpoint 8086:10d3 ethernet" % bus for bus in range(60)))
+    message = error(machine, id="dead:beef")
+    assert message.endswith("... and 20 more")
+
+
+@pytest.mark.parametrize("spec, words", [
+    ({"adress": "01:00.0"}, ["device gpu", "unknown key adress", "address", "count"]),
+    ({}, ["device gpu", "exactly one of", "none"]),
+    ({"address": "01:00.0", "id": "10de:1380"}, ["device gpu", "address and id"]),
+    ({"address": "1:0"}, ["device gpu, address", "'1:0'", "0000:01:00.0"]),
+    ({"address": "01:00.8"}, ["is not a PCI address"]),
+    ({"address": "01:20.0"}, ["is not a PCI address"]),
+    ({"id": "10de"}, ["device gpu, id", "10de:1380"]),
+    ({"match": 3}, ["device gpu, match", "quotes"]),
+    ({"match": "vendor = '10de'"}, ["device gpu, match", "JMESPath"]),
+    ({"match": "vendr == '10de'"}, ["device gpu, match", "names vendr", "vendor"]),
+    ({"match": "a || vendor.b == 'c' || contains(addresses, '1')"}, ["names a, addresses"]),
+    ({"match": "starts_with(irq, '1')"}, ["device gpu, match", "JMESPath"]),
+    ({"match": "vendor == '10de'] | [0"}, ["device gpu, match", "JMESPath"]),
+    ({"match": ""}, ["device gpu, match"]),
+    ({"address": "01:00.0", "functions": "some"}, ["device gpu", "functions is 'some'", "all or listed"]),
+    ({"address": "01:00.0", "count": "2"}, ["device gpu", "count is '2'"]),
+    ({"address": "01:00.0", "count": True}, ["count is True"]),
+    ({"address": "01:00.0", "count": 0}, ["count is 0"]),
+    ({"address": "01:00.0", "name": ""}, ["has no name"]),
+])
+def test_bad_entries_are_named(spec, words):
+    message = error(p8h67_on(), **spec)
+    for word in words:
+        assert word in message
+
+
+def test_an_entry_that_is_no_mapping():
+    with pytest.raises(ValueError, match="must be a mapping"):
+        select(p8h67_on(), "gpu", matching)
+
+
+def test_an_unquoted_address_says_to_quote_it():
+    spec = yaml.safe_load("{name: gpu, address: 01:00.0}")
+    assert spec["address"] == 60.0  # the trap of YAML 1.1
+    assert "quotes" in error(p8h67_on(), **spec)
+
+
+@pytest.mark.parametrize("machine", [None, [], {}, {"schema": 2, "functions": []}, {"schema": 1}])
+def test_a_document_that_is_none(machine):
+    with pytest.raises(ValueError, match="schema 1"):
+        select(machine, {"name": "gpu", "address": "01:00.0"}, matching)
+
+
+def test_addresses():
+    assert normalise("10000:E1:00.0", "here") == "10000:e1:00.0"
+    order = ["0000:00:1f.3", "0000:0a:00.0", "0001:00:00.0", "10000:00:00.0"]
+    assert sorted(reversed(order), key=sort_key) == order

@@ -1,0 +1,60 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import time
+
+import pytest
+from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, HostTimeout
+
+
+@pytest.fixture
+def host(tmp_path):
+    (tmp_path / "f").write_bytes(b"0123456789" * 100000)
+    return Host(str(tmp_path))
+
+
+def test_the_filter_is_fed_from_the_offset(host):
+    with host.pipe(["cat"], "/f", offset=999995) as stream:
+        assert stream.read() == b"56789"
+
+
+def test_it_may_be_left_early(host):
+    with host.pipe(["cat"], "/f") as stream:
+        assert stream.read(3) == b"012"
+
+
+def test_a_failure_at_the_end_is_told(host):
+    with pytest.raises(HostError, match="ended with 3: oops"):
+        with host.pipe(["sh", "-c", "cat; echo oops >&2; exit 3"], "/f") as stream:
+            while stream.read(1 << 16):
+                pass
+
+
+def test_the_deadline_ends_it(host):
+    started = time.monotonic()
+    with pytest.raises(HostTimeout, match="0.3 s"):
+        with host.pipe(["sleep", "60"], "/f", timeout=0.3) as stream:
+            stream.read()
+    assert time.monotonic() - started < 20
+
+
+def test_the_deadline_wins_over_what_it_causes(host):
+    with pytest.raises(HostTimeout):
+        with host.pipe(["sleep", "60"], "/f", timeout=0.3) as stream:
+            if not stream.read():
+                raise ValueError("cut")
+
+
+def test_an_error_of_the_reader_passes(host):
+    with pytest.raises(ValueError, match="mine"):
+        with host.pipe(["cat"], "/f"):
+            raise ValueError("mine")
+
+
+def test_what_cannot_be_started_or_read_is_named(host):
+    for argv, path in ((["no-such-filter"], "/f"), (["cat"], "/none")):
+        with pytest.raises(HostError, match="No such file"):
+            with host.pipe(argv, path):
+                pass

@@ -1,0 +1,227 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The script of the image, run on a recorded sysfs whose paths are written into a copy of it.
+
+A recorded sysfs does not bind anything, so a small stand-in for the kernel does: the file
+``drivers_probe`` is a pipe, and what is written to it is bound as the kernel would.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+
+import pytest
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import initramfs_tools as tools
+from ansible_collections.vfio.host.plugins.module_utils._host import Host
+from ansible_collections.vfio.host.tests.unit.boot.functions import AUDIO, GPU, SERIAL, add_function, bind, config_space
+
+SHELLS = [argv for argv in (["dash"], ["busybox", "sh"], ["bash", "--posix"]) if shutil.which(argv[0])]
+ADDRESS = GPU["address"]
+DAMAGED = "0000:01:00.0 left to the host: its line in %s is damaged"
+
+
+class Machine(Host):
+    def __init__(self, root):
+        super().__init__(root)
+        self.write("/proc/cmdline", "ro quiet\n")
+        self.write("/dev/kmsg", "")
+        os.makedirs(self.path("/sys/bus/pci/drivers/vfio-pci"))
+        os.mkfifo(self.path("/sys/bus/pci") + "/drivers_probe")
+        self.refuses = False
+        self.write("/bin/modprobe", "#!/bin/sh\nmkdir -p %s/sys/bus/pci/drivers/vfio-pci\n" % root, mode=0o755)
+        add_function(self, GPU)
+        self.list([GPU])
+        self.kernel = threading.Thread(target=self.probe)
+        self.kernel.start()
+
+    def list(self, identities, extra=""):
+        self.write(asked.DEVICES, asked.render([asked.identity(item) for item in identities]) + extra)
+
+    def probe(self):
+        """Bind what is written to drivers_probe until an empty line comes."""
+        while True:
+            with open(self.root + "/sys/bus/pci/drivers_probe", encoding="ascii") as pipe:
+                for address in pipe.read().split("\n"):
+                    if address == "end":
+                        return
+                    if address and self.override(address) == "vfio-pci" and not self.refuses:
+                        bind(self, address, "vfio-pci")
+
+    def stop(self):
+        with open(self.root + "/sys/bus/pci/drivers_probe", "w", encoding="ascii") as pipe:
+            pipe.write("end\n")
+        self.kernel.join(10)
+
+    def override(self, address=ADDRESS):
+        return self.read_attribute("/sys/bus/pci/devices/%s/driver_override" % address)
+
+    def driver(self, address=ADDRESS):
+        link = self.readlink("/sys/bus/pci/devices/%s/driver" % address)
+        return link and os.path.basename(link)
+
+    def boot(self, shell=None):
+        """Run the script; returns what it said to the kernel log, without the prefix."""
+        text = tools.SCRIPT_TEXT
+        for folder in ("/sys/bus", "/proc/cmdline", "/dev/kmsg", "/etc/vfio-host"):
+            text = text.replace(folder, self.root + folder)
+        text = text.replace(">%s/dev/kmsg" % self.root, ">>%s/dev/kmsg" % self.root)
+        self.write("/script", text)
+        environment = dict(os.environ, PATH=self.path("/bin") + ":" + os.environ["PATH"])
+        done = subprocess.run(
+            (shell or SHELLS[0]) + [self.path("/script")], env=environment, timeout=60, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        lines = self.read("/dev/kmsg").splitlines()
+        assert all(line.startswith("vfio-host: ") for line in lines)
+        return [line[len("vfio-host: "):] for line in lines]
+
+
+@pytest.fixture
+def machine(tmp_path):
+    found = Machine(str(tmp_path))
+    yield found
+    found.stop()
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda argv: argv[0])
+def test_the_right_card_is_taken(machine, shell):
+    add_function(machine, AUDIO, device_class="040300")
+    machine.list([GPU, dict(AUDIO, serial=SERIAL)])
+    assert machine.boot(shell) == ["0000:01:00.0 taken", "0000:01:00.1 taken"]
+    assert (machine.override(), machine.driver()) == ("vfio-pci", "vfio-pci")
+
+
+def test_vfio_pci_is_loaded_when_it_is_not_there(machine):
+    os.rmdir(machine.path("/sys/bus/pci/drivers/vfio-pci"))
+    assert machine.boot() == ["0000:01:00.0 taken"]
+
+
+def test_without_vfio_pci_nothing_is_touched(machine):
+    os.rmdir(machine.path("/sys/bus/pci/drivers/vfio-pci"))
+    machine.write("/bin/modprobe", "#!/bin/sh\nexit 1\n", mode=0o755)
+    assert machine.boot() == ["0000:01:00.0 left to the host: vfio-pci cannot be loaded"]
+    assert machine.override() == "(null)"
+
+
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        ({"vendor": "10de", "device": "1380"}, "is 1234:1111, asked 10de:1380"),
+        ({"subsystem_device": "0001"}, "is subsystem 1af4:1100, asked 1af4:0001"),
+        ({"address": "0000:09:00.0"}, "is not there"),
+        ({"serial": "00-00-00-00-00-00-00-01"}, "has serial number %s, asked 00-00-00-00-00-00-00-01" % SERIAL),
+    ],
+)
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda argv: argv[0])
+def test_what_is_not_the_same_card_is_left(machine, change, why, shell):
+    machine.list([dict(GPU, **change)])
+    assert machine.boot(shell) == ["%s left to the host: %s" % (change.get("address", ADDRESS), why)]
+    assert (machine.override(), machine.driver()) == ("(null)", None)
+
+
+@pytest.mark.parametrize(
+    "more, why",
+    [
+        ({"device_class": "060400"}, "is a bridge"),
+        ({"device_class": ""}, "its class cannot be read"),
+        ({"group": None}, "has no IOMMU group (is the IOMMU off?)"),
+        ({"config": config_space(serial=None)}, "has serial number that cannot be read, asked " + SERIAL),
+        ({"config": b"\xff" * 4096}, "has serial number that cannot be read, asked " + SERIAL),
+        ({"config": b""}, "has serial number that cannot be read, asked " + SERIAL),
+    ],
+)
+def test_what_is_unknown_is_left(machine, more, why):
+    shutil.rmtree(machine.path("/sys/bus/pci/devices/" + ADDRESS))
+    add_function(machine, GPU, **more)
+    machine.list([dict(GPU, serial=SERIAL)])
+    assert machine.boot() == ["0000:01:00.0 left to the host: " + why]
+    assert (machine.override(), machine.driver()) == ("(null)", None)
+
+
+@pytest.mark.parametrize("line", ["ro vfio_host=off", "vfio_host=off quiet"])
+def test_it_can_be_switched_off(machine, line):
+    machine.write("/proc/cmdline", line + "\n")
+    assert machine.boot() == ["off on the kernel command line, everything is left to the host"]
+    assert machine.override() == "(null)"
+
+
+def test_another_word_does_not_switch_it_off(machine):
+    machine.write("/proc/cmdline", "ro xvfio_host=off vfio_host=offf\n")
+    assert machine.boot() == ["0000:01:00.0 taken"]
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("../../x 1 2 3 4 - vfio-pci", "a line of %s is damaged: ../../x"),
+        ("0000:01:00.0 1234 1111 1af4 1100 - vfio-pci more", DAMAGED),
+        ("0000:01:00.0 1234", DAMAGED),
+        ("0000:01:00.0 1234 1111 1af4 1100 - nouveau", DAMAGED),
+    ],
+)
+def test_a_damaged_line_takes_nothing(machine, line, said):
+    machine.list([], line + "\n\n")
+    assert machine.boot() == [said % (machine.root + asked.DEVICES)]
+    assert machine.override() == "(null)"
+
+
+def test_without_a_list_it_is_silent(machine):
+    machine.remove(asked.DEVICES)
+    assert machine.boot() == []
+
+
+def test_a_driver_that_is_already_there_is_unbound_first(machine):
+    bind(machine, ADDRESS, "bochs-drm")
+    unbind = machine.path("/sys/bus/pci/drivers/bochs-drm") + "/unbind"
+    machine.write("/sys/bus/pci/drivers/bochs-drm/unbind", "")
+    assert machine.boot() == ["0000:01:00.0 taken"]
+    with open(unbind, encoding="ascii") as handle:
+        assert handle.read() == ADDRESS + "\n"
+
+
+def test_what_vfio_pci_refuses_goes_back_to_the_host(machine):
+    machine.refuses = True
+    assert machine.boot() == ["0000:01:00.0 left to the host: vfio-pci did not take it"]
+    assert machine.override() == ""
+
+
+def test_one_bad_card_does_not_stop_the_others(machine):
+    machine.list([dict(AUDIO, address="0000:00:09.0"), GPU, AUDIO])
+    assert machine.boot() == [
+        "0000:00:09.0 left to the host: is not there",
+        "0000:01:00.0 taken",
+        "0000:01:00.1 left to the host: is not there",
+    ]
+
+
+@pytest.mark.parametrize("text", [tools.SCRIPT_TEXT, tools.HOOK_TEXT], ids=["script", "hook"])
+def test_prerequisites_are_none_and_nothing_else_is_done(tmp_path, text):
+    path = tmp_path / "script"
+    path.write_text(text)
+    done = subprocess.run(["sh", str(path), "prereqs"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+@pytest.mark.parametrize("text", [tools.SCRIPT_TEXT, tools.HOOK_TEXT], ids=["script", "hook"])
+def test_shellcheck_is_content(tmp_path, text):
+    if not shutil.which("shellcheck"):
+        pytest.skip("shellcheck is not installed")
+    path = tmp_path / "script"
+    path.write_text(text)
+    done = subprocess.run(["shellcheck", str(path)], capture_output=True, text=True)
+    assert done.stdout == ""
+
+
+def test_ours_sorts_before_udev_for_tsort(tmp_path):
+    """What mkinitramfs makes of scripts without prerequisites (``get_prereq_pairs | tsort``)."""
+    if not shutil.which("tsort"):
+        pytest.skip("tsort is not installed")
+    names = ["00-vfio-host", "all_generic_ide", "blacklist", "keymap", "udev"]
+    pairs = "".join("%s %s\n" % (name, name) for name in names)
+    order = subprocess.run(["tsort"], input=pairs, capture_output=True, text=True, check=True).stdout.split()
+    assert order.index("00-vfio-host") < order.index("udev")

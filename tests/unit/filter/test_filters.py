@@ -1,0 +1,58 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.vfio.host.plugins.filter import iommu_parameters, plan, report, select, verify
+from ansible_collections.vfio.host.plugins.plugin_utils import _jmespath
+from ansible_collections.vfio.host.tests.unit.assignment.machines import build, on_vfio, p8h67_on
+
+GPU = {"name": "gpu", "match": "vendor == '10de' && class_name == 'vga'"}
+
+
+def filters(module):
+    return module.FilterModule().filters()
+
+
+def test_the_whole_way():
+    machine = build()
+    made = filters(plan)["plan"](machine, [GPU], acknowledge=[])
+    assert not made["refused"]
+    assert filters(report)["report"](made, machine)[0].startswith("OK: ")
+    tokens = filters(iommu_parameters)["iommu_parameters"](machine)
+    after = on_vfio(p8h67_on(), ["01:00.0", "01:00.1"])
+    assert all(c["ok"] for c in filters(verify)["verify"](after, made, tokens))
+    assert [f["id"] for f in filters(select)["select"](after, GPU)] == ["10de:1380", "10de:0fbc"]
+
+
+def test_inputs_are_not_changed():
+    machine = p8h67_on()
+    before = repr(machine)
+    plan.plan(machine, [GPU])
+    assert repr(machine) == before
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: plan.plan(p8h67_on(), [{"name": "x", "adress": "1"}]), "vfio.host.plan: device x: unknown key adress"),
+    (lambda: plan.plan("text", []), "vfio.host.plan: the machine document is not one of schema 1"),
+    (lambda: plan.plan({"schema": 1, "functions": []}, []), "vfio.host.plan: the input has not the documented form"),
+    (lambda: plan.plan(p8h67_on(), [object()]), "vfio.host.plan: devices: cannot be read as plain data"),
+    (lambda: select.select_functions(p8h67_on(), GPU["name"]), "vfio.host.select: a device entry must be a mapping"),
+    (lambda: iommu_parameters.iommu_parameters(build(table=None)), "vfio.host.iommu_parameters: .*firmware"),
+    (lambda: report.report({}, p8h67_on()), "vfio.host.report: the input has not the documented form"),
+    (lambda: verify.verify(p8h67_on(), None, []), "vfio.host.verify: the input has not the documented form"),
+])
+def test_bad_input_is_an_error_of_the_filter(call, words):
+    with pytest.raises(AnsibleFilterError, match=words):
+        call()
+
+
+def test_without_jmespath_only_match_is_missing(monkeypatch):
+    monkeypatch.setattr(_jmespath, "jmespath", None)
+    assert not plan.plan(p8h67_on(), [{"name": "gpu", "address": "01:00.0"}])["refused"]
+    with pytest.raises(AnsibleFilterError, match="jmespath on the controller"):
+        plan.plan(p8h67_on(), [GPU])

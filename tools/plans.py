@@ -1,0 +1,160 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each command does: its stages, in order, with their durations on two cores without hardware virtualisation."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import bootstrap
+from stages import Stage
+
+DEMO_LAB, TEST_LAB = "demo", "molecule"
+DEMO_RESULTS = os.path.join(bootstrap.BUILD, "demo", "results.txt")
+DEMO_RESULT_LINES = 5  # the check run, site, desk1, desk2, the second run
+LABS = os.path.join(bootstrap.BUILD, "lab")
+
+PYTEST_RESULT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed|deselected)")
+SANITY_TEST = re.compile(r'^Running sanity test "?([a-z0-9-]+)"?', re.MULTILINE)
+SANITY_PYTHON = re.compile(r'^Running sanity test .* (?:on|with) Python ([0-9.]+)', re.MULTILINE)
+SANITY_SKIPPED = re.compile(r'Skipping sanity test .* on Python ([0-9.]+)')
+SANITY_FAILED = re.compile(r"The (\d+) sanity test")
+
+
+def lab_playbook(playbook, name="lab", **variables):
+    """Command line of one of the collection's lab playbooks, with the lab's files below .build."""
+    variables = dict(variables, lab_name=name, lab_states=LABS, lab_cache=os.path.join(bootstrap.BUILD, "cache", "lab"))
+    return ["ansible-playbook", "vfio.host." + playbook, "-e", json.dumps(variables, sort_keys=True)]
+
+
+def prepare(*groups):
+    """The stages that install; ``groups`` as in packages.txt. Without a group only Python is prepared."""
+    groups += ("user",) if "lab" in groups and os.geteuid() != 0 else ()
+    missing = bootstrap.missing_packages(bootstrap.wanted_packages(groups)) + bootstrap.missing_python()
+
+    def packages(run):
+        note = bootstrap.install_packages(run, missing)
+        if "lab" in groups:
+            bootstrap.check_user_namespaces(run)
+        return note
+
+    stages = [
+        Stage("Python packages", bootstrap.prepare_python, 60 if not bootstrap.python_ready() else 1, 1200,
+              fresh=not bootstrap.python_ready()),
+    ]
+    if groups or missing:
+        stages.insert(0, Stage("system packages", packages, 120 if missing else 1, 1800, fresh=bool(missing)))
+    return missing, stages
+
+
+def demo():
+    """Bare host to two running guests, on the lab. ``demo.py`` writes the result lines."""
+    def step(name):
+        return ["python", "tools/demo.py", name, os.path.join(LABS, DEMO_LAB), DEMO_RESULTS]
+
+    return [
+        #     name          command                          seconds  deadline
+        Stage("lab image", [lab_playbook("lab_image")], 330, 1200),
+        Stage("lab up", [lab_playbook("lab_up", DEMO_LAB)], 90, 600),
+        Stage("check run", [step("check")], 60, 600),
+        Stage("site", [step("site")], 300, 1200),
+        Stage("guests", [step("guests")], 120, 900),
+        Stage("second run", [step("second_run")], 40, 600),
+        Stage("lab down", [lab_playbook("lab_down", DEMO_LAB)], 10, 180, undoes="lab up"),
+    ]
+
+
+def unit():
+    return [Stage("unit tests", [["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit"]], 30, 600,
+                  required=False, env={"PYTHONPATH": bootstrap.COLLECTIONS}, note=pytest_note, count=pytest_count)]
+
+
+def lint():
+    return [
+        Stage("ansible-lint", [["ansible-lint", "--offline", "--profile", "production"]], 15, 600,
+              required=False, count=one_check),
+        Stage("changelog lint", [["antsibull-changelog", "lint"]], 2, 120, required=False, count=one_check),
+        Stage("documentation lint", [["antsibull-docs", "lint-collection-docs", "--plugin-docs",
+                                      "--validate-collection-refs", "self", "."]], 5, 300,
+              required=False, count=one_check),
+    ]
+
+
+def sanity(arguments=()):
+    return [Stage("ansible-test sanity", [["python", "tools/sanity.py"] + list(arguments)], 120, 1200,
+                  required=False, note=sanity_note, count=sanity_count)]
+
+
+def molecule():
+    """``reset`` first: a run that was cut short has left a state that makes the next one skip ``create``."""
+    return [
+        Stage("molecule", [["molecule", "reset", "--all"], ["molecule", "test", "--all"]], 900, 2400,
+              required=False, count=one_check),
+        Stage("lab down", [lab_playbook("lab_down", TEST_LAB)], 10, 180,
+              required=False, undoes="molecule"),
+    ]
+
+
+def test():
+    return unit() + lint() + sanity() + molecule()
+
+
+def test_all():
+    """``test`` and whatever is too slow for it; nothing so far."""
+    return test()
+
+
+def lab_up(name, variables):
+    return [
+        Stage("lab up", [lab_playbook("lab_up", name, **variables)], 400, 1500),
+        Stage("lab down", [lab_playbook("lab_down", name)], 10, 180, undoes="lab up", after_success=False),
+    ]
+
+
+def lab_down(names):
+    return [Stage("lab %s down" % name, [lab_playbook("lab_down", name)], 10, 180) for name in names]
+
+
+# what the logs say
+
+def one_check(dummy, passed):
+    return (1, 0) if passed else (0, 1)
+
+
+def _pytest_closing(text):
+    """pytest's closing line without its decoration, empty when it never came to that."""
+    lines = [line.strip("= ") for line in text.splitlines()
+             if PYTEST_RESULT.search(line) and re.search(r" in [\d.]+s", line)]
+    return lines[-1] if lines else ""
+
+
+def pytest_note(text):
+    return _pytest_closing(text)
+
+
+def pytest_count(text, passed):
+    counted = {kind: int(number) for number, kind in PYTEST_RESULT.findall(_pytest_closing(text))}
+    failed = counted.get("failed", 0) + counted.get("error", 0) + counted.get("errors", 0)
+    return counted.get("passed", 0), failed if passed else max(1, failed)
+
+
+def sanity_note(text):
+    def versions(pattern):
+        return " ".join(sorted(set(pattern.findall(text)), key=lambda version: int(version.split(".")[1])))
+
+    names = SANITY_TEST.findall(text)
+    note = "%d tests (%d runs), Python %s" % (len(set(names)), len(names), versions(SANITY_PYTHON) or "none")
+    if SANITY_SKIPPED.search(text):
+        note += "; not on this machine: %s" % versions(SANITY_SKIPPED)
+    return note
+
+
+def sanity_count(text, passed):
+    """ansible-test runs some tests once for each Python, and counts (and lists as failed) every such run."""
+    runs = len(SANITY_TEST.findall(text))
+    found = SANITY_FAILED.search(text)
+    failed = 0 if passed else int(found.group(1)) if found else 1
+    return max(0, runs - failed), failed
