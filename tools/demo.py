@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The steps of ``make demo``: run a playbook against the lab, and judge what it did.
 
-``python tools/demo.py STEP LAB_FOLDER RESULTS`` with STEP one of check, site, guests, second_run.
+``python tools/demo.py STEP LAB_FOLDER RESULTS`` with STEP one of those in STEPS, below.
 Each step appends lines ``PASS ...`` or ``FAIL ...`` to RESULTS. What a line claims was read from
 the lab: from files there, from its kernel, or from a guest's serial console.
 """
@@ -87,6 +87,50 @@ def check(lab):
         recap(output)["changed"], seconds, before.split()[0][:12])  # fmt: skip
 
 
+def refuse(lab):
+    """What the host needs for itself is refused, before anything is changed."""
+    needed = [("display", "0000:00:02.0", "VH203"), ("disk", "0000:00:1f.2", "VH201"), ("ssh", "0000:00:19.0", "VH202")]
+    devices = [{"name": name, "address": address, "functions": "listed"} for name, address, dummy in needed]
+    before = lab.run(TREE)
+    rc, output, dummy = lab.playbook("site", "-e", json.dumps({"vfio_host_devices": devices, "vfio_host_guests": []}))
+    if rc == 0 or recap(output).get("changed") != 0:
+        return False, "refusals: site ended with %d, changed=%s" % (rc, recap(output).get("changed"))
+    missing = ["%s %s" % (code, address) for dummy, address, code in needed
+               if not re.search(r"REFUSE %s %s" % (code, re.escape(address)), output)]  # fmt: skip
+    if missing:
+        return False, "refusals: not refused: %s" % ", ".join(missing)
+    if lab.run(TREE) != before:
+        return False, "refusals: /etc or /boot is not as it was"
+    return True, "refusals: boot display, controller of the root disk and NIC of the SSH connection; nothing changed"
+
+
+def groups(lab):
+    """The kernel's own groups have the pattern of the how-to's machine."""
+    listing = lab.run("for g in /sys/kernel/iommu_groups/*/devices; do ls $g | tr '\\n' ' '; echo; done")
+    found = {tuple(sorted(line.split())) for line in listing.splitlines()}
+    wanted = {("0000:00:01.0", "0000:01:00.0", "0000:01:00.1"), ("0000:02:00.0", "0000:02:00.1")}
+    if not wanted <= found:
+        return False, "groups: the kernel's are %s" % sorted(found)
+    units = " ".join(lab.run("ls /sys/class/iommu").split())
+    return True, "groups: 00:01.0 + 01:00.0 + 01:00.1 together, 02:00.0 + 02:00.1 alone (%s)" % units
+
+
+def revert(lab):
+    """revert takes out what site put in: no file, no parameter, no binding of ours is left."""
+    rc, dummy, seconds = lab.playbook("revert", "-e", "vfio_host_force_off=true")
+    if rc != 0:
+        return False, "revert: ended with %d" % rc
+    left = lab.run(
+        "find / -xdev \\( -path '*vfio-host*' -o -name '*vfio_host*' \\) -not -path '*vfio-host-lab*' "
+        "-not -path '/proc/*' -not -path '/sys/*'; lsinitramfs /boot/initrd.img-* | grep vfio-host; "
+        "grep -n intel_iommu=on /boot/grub/grub.cfg /proc/cmdline; "
+        "ls -d /sys/bus/pci/drivers/vfio-pci/0000* 2>/dev/null; true"
+    )
+    if left.strip():
+        return False, "revert: left behind: %s" % left.split()
+    return True, "revert: nothing of ours is left, every function is back on its host driver (%d s)" % seconds
+
+
 def site(lab):
     """site on the bare host: one run, one reboot."""
     boots = lab.run("cat /proc/sys/kernel/random/boot_id")
@@ -108,7 +152,11 @@ def parse_guest(text, name):
     lines = [line.strip()[len(prefix):] for line in text.replace("\r", "").splitlines() if line.strip().startswith(prefix)]
     if "end" not in lines or "begin" not in lines:
         return None
-    lines = lines[lines.index("begin") + 1:lines.index("end")]
+    end = len(lines) - 1 - lines[::-1].index("end")
+    begins = [number for number, line in enumerate(lines[:end]) if line == "begin"]
+    if not begins:
+        return None
+    lines = lines[begins[-1] + 1:end]
     functions = []
     for line in lines:
         if line.startswith("function "):
@@ -117,8 +165,14 @@ def parse_guest(text, name):
     return functions, [line for line in lines if not line.startswith("function ")]
 
 
+def fired(line):
+    """How often an interrupt fired, over all CPUs: the numbers that follow ``NN:`` in /proc/interrupts."""
+    counts = re.match(r"interrupts \s*\d+:((?:\s+\d+)+)\s", line)
+    return sum(int(count) for count in counts.group(1).split()) if counts else 0
+
+
 def judge_guest(functions, others, wanted):
-    """(passed, text) for a guest's own report against the wanted set of (vendor, device)."""
+    """(passed, text[, details]) for a guest's own report against the wanted set of (vendor, device)."""
     by_slot = {}
     for function in functions:
         by_slot.setdefault(function["address"].rsplit(".", 1)[0], []).append(function)
@@ -134,8 +188,7 @@ def judge_guest(functions, others, wanted):
             return False, "%s has neither INTx nor MSI: %s" % (function["address"], function)
         if function["driver"] == "none" and function["class"].startswith("0x0403"):
             return False, "%s is driven by nothing: %s" % (function["address"], function)
-    fired = [line for line in others if "snd_hda" in line and re.search(r"\b[1-9]\d*\b", line.split(":", 1)[-1])]
-    if not fired:
+    if not any("snd_hda" in line and fired(line) for line in others):
         return False, "no interrupt of the audio function ever fired"
     if not any(line.startswith("disk vda sectors=131072") for line in others):
         return False, "no virtio disk: %s" % others
@@ -146,7 +199,7 @@ def judge_guest(functions, others, wanted):
         "%s: %s, %s BARs" % (f["address"][-4:], "MSI" if f["msi"] != "0" else "INTx" if f["irq"] != "0" else "no interrupt pin", f["bars"])
         for f in slot
     )
-    return True, "guest kernel lists %s (%s; disk and DHCP lease by virtio)" % (listed, details)
+    return True, "guest kernel lists %s" % listed, "%s; virtio disk, DHCP lease through virtio and the bridge" % details
 
 
 def guests(lab):
@@ -174,8 +227,9 @@ def guests(lab):
             for function in reports[name][0]:
                 print(name, function)
             print("\n".join(reports[name][1]))
-            passed, text = judge_guest(*reports[name], wanted)
+            passed, text, *details = judge_guest(*reports[name], wanted)
             results.append((passed, "%s: %s" % (name, text)))
+            results[:0] = [(passed, "guest %s: %s" % (name, detail)) for detail in details]
     return results
 
 
@@ -191,10 +245,16 @@ def second_run(lab):
         return False, "site: the second run rebooted the host"
     if not 0 < count <= MOST_EXECUTIONS:
         return False, "site: the second run took %d module executions, %d are allowed" % (count, MOST_EXECUTIONS)
-    return True, "site: second run changed=0 (%d module executions, %d s, no reboot)" % (count, seconds)
+    return [
+        (True, "second run: %d module executions on the host (%d allowed) in %d s, no reboot" % (count, MOST_EXECUTIONS, seconds)),
+        (True, "site: second run changed=0"),
+    ]
 
 
-STEPS = {"check": check, "site": site, "guests": guests, "second_run": second_run}
+STEPS = {
+    "refuse": refuse, "check": check, "site": site, "groups": groups, "guests": guests, "second_run": second_run,
+    "revert": revert,
+}  # fmt: skip
 
 
 def main(step, folder, results):

@@ -14,7 +14,7 @@ from stages import Stage
 
 DEMO_LAB, TEST_LAB = "demo", "molecule"
 DEMO_RESULTS = os.path.join(bootstrap.BUILD, "demo", "results.txt")
-DEMO_RESULT_LINES = 5  # the check run, site, desk1, desk2, the second run
+DEMO_RESULT_LINES = 10  # two for each guest and for the second run, one for each other step
 LABS = os.path.join(bootstrap.BUILD, "lab")
 
 PYTEST_RESULT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed|deselected)")
@@ -59,9 +59,9 @@ def demo():
         #     name          command                          seconds  deadline
         Stage("lab image", [lab_playbook("lab_image")], 330, 1200),
         Stage("lab up", [lab_playbook("lab_up", DEMO_LAB)], 90, 600),
-        Stage("check run", [step("check")], 60, 600),
-        Stage("site", [step("site")], 300, 1200),
-        Stage("guests", [step("guests")], 120, 900),
+        Stage("refusals and check run", [step("refuse"), step("check")], 80, 600),
+        Stage("site", [step("site"), step("groups")], 420, 1500),
+        Stage("guests", [step("guests")], 60, 900),
         Stage("second run", [step("second_run")], 40, 600),
         Stage("lab down", [lab_playbook("lab_down", DEMO_LAB)], 10, 180, undoes="lab up"),
     ]

@@ -9,7 +9,7 @@ name: iommu_parameters
 short_description: The kernel parameters a host needs for an active IOMMU
 version_added: "0.1.0"
 author:
-  - vfio.host contributors
+  - vfio.host contributors (@vfio-host)
 description:
   - V(intel_iommu=on) where the firmware has a DMAR table, and nothing where it has an IVRS table. An AMD IOMMU is on
     by default, and C(amd_iommu=on) is not a valid value.

@@ -9,7 +9,7 @@ name: plan
 short_description: Decide which PCI functions of a host are handed to guests
 version_added: "0.1.0"
 author:
-  - vfio.host contributors
+  - vfio.host contributors (@vfio-host)
 description:
   - Computes from the machine document which functions a list of devices means, which IOMMU groups they close
     over, and every finding that speaks for or against handing them over.

@@ -9,7 +9,7 @@ name: report
 short_description: A plan as text for a terminal
 version_added: "0.1.0"
 author:
-  - vfio.host contributors
+  - vfio.host contributors (@vfio-host)
 description:
   - Tells for each device of a plan its functions, its IOMMU group, the verdict, and every finding with its evidence
     and what to do about it.

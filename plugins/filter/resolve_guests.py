@@ -6,7 +6,8 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: resolve_guests
-author: vfio.host contributors
+author:
+  - vfio.host contributors (@vfio-host)
 version_added: "0.1.0"
 short_description: Give guests the PCI functions behind their device names
 description:

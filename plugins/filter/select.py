@@ -9,7 +9,7 @@ name: select
 short_description: The PCI functions a device entry means
 version_added: "0.1.0"
 author:
-  - vfio.host contributors
+  - vfio.host contributors (@vfio-host)
 description:
   - Evaluates one device entry, as P(vfio.host.plan#filter) takes them, on the machine document.
   - Fails with a table of the candidates when the entry does not select exactly the wanted number of devices.

@@ -9,7 +9,7 @@ name: verify
 short_description: Whether a host, after its reboot, is what its plan needs
 version_added: "0.1.0"
 author:
-  - vfio.host contributors
+  - vfio.host contributors (@vfio-host)
 description:
   - Compares a machine document with a plan. Each kernel parameter must be in effect on the running command line (of a
     key that counts once, the last value wins), the IOMMU must be active, each group must hold nothing

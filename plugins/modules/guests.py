@@ -8,7 +8,8 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: guests
-author: vfio.host contributors
+author:
+  - vfio.host contributors (@vfio-host)
 version_added: "0.1.0"
 short_description: Define, start, stop and remove libvirt guests with assigned PCI devices
 description:

@@ -17,7 +17,7 @@ DRIVER = "vfio-pci"
 
 
 def verify(machine, plan, parameters):
-    """List of ``{check, ok, wanted, found}``, all four readable as they are (``ok`` is a bool).
+    """List of ``{check, ok, wanted, found, text}``, readable as they are (``ok`` is a bool).
 
     :param machine: machine document read after the reboot.
     :param plan: what make_plan returned.
@@ -38,7 +38,8 @@ def verify(machine, plan, parameters):
 
 
 def _check(check, ok, wanted, found):
-    return {"check": check, "ok": ok, "wanted": wanted, "found": found}
+    text = "ok: %s: %s" % (check, found) if ok else "NOT: %s: wanted %s, found %s" % (check, wanted, found)
+    return {"check": check, "ok": ok, "wanted": wanted, "found": found, "text": text}
 
 
 def _parameters(machine, parameters):

@@ -111,6 +111,15 @@ def driver_of(host, address):
     return posixpath.basename(link) if link else None
 
 
+def still_given(host, state, wanted):
+    """Records of functions that are no longer wanted and stay on vfio-pci until the next boot."""
+    return {
+        address: record
+        for address, record in state.items()
+        if address not in wanted and driver_of(host, address) in asked.DRIVERS
+    }
+
+
 def read_state(host):
     """``(text | None, {address: record})``. Raises HostError for a record that cannot be read."""
     text = host.read(STATE)
@@ -151,7 +160,8 @@ def run(host, params, check_mode):
             "nothing was changed, since these are not what was asked: %s. "
             "Cards may have moved: read the machine again and plan again" % "; ".join(problems)
         )
-    state_after = render_state(merge(state, wanted, live))
+    released = still_given(host, state, live)
+    state_after = render_state(dict(merge(state, wanted, live), **released))
     changed = before != after or state_before != state_after
     if changed and not check_mode:
         # the record first: once the file is there, what the driver was can no longer be learnt
@@ -174,7 +184,7 @@ def run(host, params, check_mode):
         "changed": changed,
         "functions": functions,
         "content": after,
-        "reboot_required": not all(function["bound"] for function in functions),
+        "reboot_required": bool(released) or not all(function["bound"] for function in functions),
         "diff": _diff([(asked.DEVICES, before, after), (STATE, state_before, state_after)]),
     }
 

@@ -239,6 +239,13 @@ def _diff(what, before, after):
     return {"before": before, "after": after, "before_header": what, "after_header": what}
 
 
+def _not_ready(problems):
+    """One warning for all of them: on a bare host check mode finds a handful, and each is expected."""
+    if not problems:
+        return []
+    return ["not ready yet, and a run stops unless earlier steps see to it: %s" % "; ".join(problems)]
+
+
 def _result(plans, problems, warnings):
     told = ("name", "uuid", "state_before", "state", "actions", "differences", "live_differences")
     shown = []
@@ -252,6 +259,6 @@ def _result(plans, problems, warnings):
         "guests": shown,
         "restart_required": [guest["name"] for guest in shown if guest["restart_required"]],
         "problems": problems,
-        "warnings": warnings + ["not ready; a run stops unless earlier steps see to it: " + text for text in problems],
+        "warnings": warnings + _not_ready(problems),
         "diff": [part for plan in plans for part in plan["diff"]],
     }

@@ -37,7 +37,8 @@ def choose(host, image):
         with open(empty, "wb"):
             pass
         try:
-            result = host.run(["qemu-system-x86_64"] + profiles.probe_arguments(kernel, empty), PROBE_TIMEOUT, check=False)
+            command = ["qemu-system-x86_64"] + profiles.probe_arguments(kernel, empty)
+            result = host.run(command, PROBE_TIMEOUT, check=False)
         except HostTimeout:
             return "tcg", "/dev/kvm opens, but a kernel did not finish booting within %d s on it" % PROBE_TIMEOUT
         except HostError as exc:

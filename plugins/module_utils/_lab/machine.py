@@ -31,7 +31,7 @@ CONSOLE_LINES = 30
 
 def check_name(name):
     """Return ``name``; ValueError unless it can be part of a host name and a folder name."""
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise ValueError("lab name %r: use up to 31 small letters, digits and hyphens" % name)
     return name
 
@@ -60,8 +60,8 @@ class Lab:
     def pid(self):
         """Process id of this lab's QEMU while it runs, else None.
 
-        A recycled pid is not mistaken for it: the process must have this lab's overlay open as
-        an argument.
+        A recycled pid is not mistaken for it: the process must be QEMU with this lab's overlay as an
+        argument.
         """
         pid = self.facts().get("pid")
         if not pid:
@@ -71,7 +71,8 @@ class Lab:
                 command = handle.read().decode("utf-8", "replace")
         except OSError:
             return None
-        return pid if self.file("root.qcow2") in command.replace(",,", ",") else None
+        ours = command.startswith("qemu-system-") and self.file("root.qcow2") in command.replace(",,", ",")
+        return pid if ours else None
 
     def exists(self):
         """Whether there is anything of this lab: a process or a folder."""
@@ -115,7 +116,8 @@ class Lab:
         self._write("known_hosts", "[127.0.0.1]:%d %s\n" % (port, host_key))
         facts = {
             "name": self.name, "pid": pid, "port": port, "profile": profile, "accelerator": accelerator,
-            "reason": reason, "inventory": self.file("inventory.yml"), "image": os.path.abspath(image), "folder": self.folder, "console": self.file("console.log"),
+            "reason": reason, "inventory": self.file("inventory.yml"), "image": os.path.abspath(image),
+            "folder": self.folder, "console": self.file("console.log"),
         }  # fmt: skip
         self._write("lab.json", json.dumps(facts, indent=2, sort_keys=True) + "\n")
         self._write("inventory.yml", inventory(facts))

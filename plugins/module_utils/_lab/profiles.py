@@ -35,7 +35,9 @@ BOARD = (
     ("ich9-usb-ehci1", "1d.0", "bus=pcie.0"),
     ("secondary-vga", "00.0", "bus=cpu_port,multifunction=on"),
     ("ich9-intel-hda", "00.1", "id=hda1,bus=cpu_port"),
-    ("ati-vga", "00.0", "bus=pch_port0,multifunction=on"),
+    # Without its option ROM: that one drives VGA's legacy ports, which only the first display has, and a guest
+    # in emulation in emulation waits for them for minutes.
+    ("ati-vga", "00.0", "bus=pch_port0,multifunction=on,romfile="),
     ("ich9-intel-hda", "00.1", "id=hda2,bus=pch_port0"),
     ("nec-usb-xhci", "00.0", "bus=pch_port5"),
     ("rtl8139", "00.0", "bus=pch_port6,netdev=lan"),
@@ -45,7 +47,11 @@ CODECS = tuple("hda-duplex,bus=hda%d.0,audiodev=silence" % number for number in 
 
 
 def accelerator_arguments(accelerator):
-    """``kvm`` or ``tcg`` to QEMU's arguments; both show every CPU feature they can."""
+    """``kvm`` or ``tcg`` to QEMU's arguments; both show every CPU feature they can.
+
+    Emulated, that has to be so: with five-level paging taken away (``max,la57=off``) QEMU 7.2 lets the
+    lab's kernel crash as soon as two guests run in it.
+    """
     if accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
     return ["-accel", "tcg,thread=multi", "-cpu", "max"]
@@ -68,7 +74,8 @@ def machine_arguments(profile, accelerator, name, memory, cpus, disk, console, m
     argv += ["-m", str(memory), "-smp", str(cpus)]
     for device in IOMMU[profile]:
         argv += ["-device", device]
-    argv += ["-netdev", "user,id=ssh,restrict=%s,hostfwd=tcp:127.0.0.1:%d-:22" % ("off" if internet else "on", ssh_port)]
+    restrict = "off" if internet else "on"
+    argv += ["-netdev", "user,id=ssh,restrict=%s,hostfwd=tcp:127.0.0.1:%d-:22" % (restrict, ssh_port)]
     argv += ["-netdev", "user,id=lan,restrict=on,net=" + LAN]
     argv += ["-audiodev", "none,id=silence"]
     for device, address, properties in BOARD:

@@ -17,6 +17,7 @@ NET_ADDR_PERM = 0  # include/uapi/linux/netdevice.h: the address is the hardware
 NET_ADDR_RANDOM = 1  # made up by the kernel, another one after each boot
 IFF_UP = 1  # include/uapi/linux/if.h
 
+
 def read_link(host, name):
     """One link as a dict, or None when there is none of that name.
 

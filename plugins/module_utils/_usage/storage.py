@@ -143,8 +143,7 @@ def _chains(host, name, above=()):
     if not lower:
         yield names, home
     for below in lower:
-        for chain in _chains(host, below, names):
-            yield chain
+        yield from _chains(host, below, names)
 
 
 def _hardware(host, home):

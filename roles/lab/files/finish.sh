@@ -1,6 +1,6 @@
 #!/bin/sh
 # Finish the lab's disk image from inside: runs once as init of the freshly built image, in an
-# emulated machine, since the boot loader and MODULES=dep must see the disk they will live on.
+# emulated machine, since the boot loader must see the disk that it will live on.
 # Takes out what the building left in the tree, so that services start and nothing of the building
 # machine stays. Says "vfio-host-lab: finished" on the console when all went well; the builder waits for that.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C

@@ -176,3 +176,15 @@ def test_a_wrong_list_on_the_host_is_replaced(host):
 )
 def test_serial_number(config, expected):
     assert binding.serial_of(config) == expected
+
+
+def test_a_function_taken_out_of_the_list_needs_a_reboot_until_it_is_released(host):
+    go(host)
+    bind(host, GPU["address"], "vfio-pci")
+    bind(host, AUDIO["address"], "vfio-pci")
+    for dummy in range(2):  # the first run that leaves it out, and any further one before the reboot
+        assert go(host, [GPU])["reboot_required"] is True
+    bind(host, AUDIO["address"], "snd_hda_intel")
+    result = go(host, [GPU])
+    assert result["reboot_required"] is False
+    assert AUDIO["address"] not in host.read(binding.STATE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from unittest import mock
 
 import pytest
 
@@ -17,7 +18,9 @@ def run_module(module, args, check=False, diff=True):
     testing = pytest.importorskip("ansible.module_utils.testing")
     arguments = dict(args, _ansible_check_mode=check, _ansible_diff=diff, _ansible_remote_tmp="/tmp")
     out = io.StringIO()
-    with testing.patch_module_args(arguments), contextlib.redirect_stdout(out):
+    # A test that imports from the controller (a filter's) would make warnings go to the screen instead.
+    on_target = mock.patch("ansible.module_utils._internal.is_controller", False)
+    with testing.patch_module_args(arguments), on_target, contextlib.redirect_stdout(out):
         with pytest.raises(SystemExit):
             module.main()
     return json.loads(out.getvalue().strip().splitlines()[-1])

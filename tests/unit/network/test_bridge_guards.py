@@ -108,7 +108,9 @@ def test_an_address_that_takes_other_traffic(address, message):
 
 
 def test_a_gateway_outside_every_network_counts():
-    change = lambda facts: facts["default_routes"][0].update(gateway="10.9.9.1")  # noqa: E731
+    def change(facts):
+        facts["default_routes"][0].update(gateway="10.9.9.1")
+
     assert "the gateway 10.9.9.1" in reasons(change, addresses=["10.9.9.2/24"])
 
 

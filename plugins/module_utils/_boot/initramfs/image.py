@@ -73,10 +73,10 @@ class Image:
 class _Source:
     """Buffered reading with a deadline; skipping hops where the handle can seek."""
 
-    def __init__(self, handle, deadline, size=None):
+    def __init__(self, handle, deadline, seekable=False):
         self.handle = handle
         self.deadline = deadline
-        self.size = size
+        self.seekable = seekable
         self.buffer = b""
         self.total = 0
 
@@ -103,11 +103,9 @@ class _Source:
         return data
 
     def skip(self, count):
-        if self.size is not None and count > len(self.buffer):
-            at = self.handle.seek(count - len(self.buffer), 1)
+        if self.seekable and count > len(self.buffer):
+            self.handle.seek(count - len(self.buffer), 1)  # beyond the end, the next header is missed
             self.buffer = b""
-            if at > self.size:
-                raise ValueError("it ends in the middle of an archive")
             return
         while count > len(self.buffer):
             count -= len(self.buffer)
@@ -162,12 +160,11 @@ def read_image(host, path, wanted, timeout=300.0):
     """
     image = Image()
     deadline = time.monotonic() + timeout
-    status = host.stat(path)
-    if status is None:
+    if not host.exists(path):
         raise ImageError("%s does not exist" % path)
     try:
         with open(host.path(path), "rb") as handle:
-            source = _Source(handle, deadline, status.st_size)
+            source = _Source(handle, deadline, seekable=True)
             while source.skip_zeros():
                 if source.peek(6) in CPIO:
                     _archive(source, wanted, image)

@@ -42,13 +42,13 @@ HOOK_TEXT = r"""#!/bin/sh
 PREREQ=""
 prereqs()
 {
-	echo "$PREREQ"
+    echo "$PREREQ"
 }
 case "$1" in
 prereqs)
-	prereqs
-	exit 0
-	;;
+    prereqs
+    exit 0
+    ;;
 esac
 
 [ -f /etc/vfio-host/devices ] || exit 0
@@ -62,12 +62,12 @@ cp /etc/vfio-host/devices "$DESTDIR/etc/vfio-host/devices" || exit 1
 manual_add_modules vfio_pci vfio vfio_iommu_type1
 # a module of its own up to Linux 6.1
 if modinfo -k "${version:?}" vfio_virqfd >/dev/null 2>&1; then
-	manual_add_modules vfio_virqfd
+    manual_add_modules vfio_virqfd
 fi
 
 # The script reads serial numbers with od; an image without busybox has none.
 if grep -q '^[^#].* [0-9a-f][0-9a-f]-[0-9a-f].* vfio-pci$' /etc/vfio-host/devices && [ -x /usr/bin/od ]; then
-	copy_exec /usr/bin/od /usr/bin
+    copy_exec /usr/bin/od /usr/bin
 fi
 exit 0
 """
@@ -81,13 +81,13 @@ SCRIPT_TEXT = r"""#!/bin/sh
 PREREQ=""
 prereqs()
 {
-	echo "$PREREQ"
+    echo "$PREREQ"
 }
 case "$1" in
 prereqs)
-	prereqs
-	exit 0
-	;;
+    prereqs
+    exit 0
+    ;;
 esac
 
 list=/etc/vfio-host/devices
@@ -95,202 +95,204 @@ pci=/sys/bus/pci
 
 log()
 {
-	{ echo "vfio-host: $*" >/dev/kmsg; } 2>/dev/null
+    { echo "vfio-host: $*" >/dev/kmsg; } 2>/dev/null
 }
 
 # put VALUE FILE: a write to sysfs
 put()
 {
-	{ echo "$1" >"$2"; } 2>/dev/null
+    { echo "$1" >"$2"; } 2>/dev/null
 }
 
 # attribute FILE: sets $got to its first word without 0x, or to nothing
 attribute()
 {
-	got=
-	{ read -r got <"$1"; } 2>/dev/null
-	got=${got#0x}
+    got=
+    { read -r got <"$1"; } 2>/dev/null
+    got=${got#0x}
 }
 
 # bounded COMMAND...: waits about twenty seconds for it at most, since a driver can block for ever
 bounded()
 {
-	"$@" &
-	pid=$!
-	tries=0
-	while kill -0 "$pid" 2>/dev/null; do
-		[ "$tries" -ge 200 ] && return 1
-		if sleep 0.1 2>/dev/null; then
-			tries=$((tries + 1))
-		else
-			sleep 1
-			tries=$((tries + 10))
-		fi
-	done
-	return 0
+    "$@" &
+    pid=$!
+    tries=0
+    while kill -0 "$pid" 2>/dev/null; do
+        [ "$tries" -ge 200 ] && return 1
+        if sleep 0.1 2>/dev/null; then
+            tries=$((tries + 1))
+        else
+            sleep 1
+            tries=$((tries + 10))
+        fi
+    done
+    return 0
 }
 
 # register FILE OFFSET: sets $got to 32 bits of configuration space in hex, or to nothing
 register()
 {
-	got=$(od -A n -t x4 -j "$2" -N 4 "$1" 2>/dev/null)
-	got=${got# }
-	case $got in
-	[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]) ;;
-	*) got= ;;
-	esac
+    got=$(od -A n -t x4 -j "$2" -N 4 "$1" 2>/dev/null)
+    got=${got# }
+    case $got in
+    [0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]) ;;
+    *) got= ;;
+    esac
 }
 
 # serial FILE: sets $number to the device serial number, or to nothing
 serial()
 {
-	number=
-	at=256
-	hops=0
-	while [ "$at" -ge 256 ] && [ "$hops" -lt 64 ]; do
-		hops=$((hops + 1))
-		register "$1" "$at"
-		case $got in
-		'' | 00000000 | ffffffff) return ;;
-		????0003) break ;;
-		esac
-		at=$(((0x$got >> 20) & 0xffc))
-	done
-	case $got in
-	????0003) ;;
-	*) return ;;
-	esac
-	register "$1" $((at + 8))
-	left=$got
-	register "$1" $((at + 4))
-	[ -n "$left" ] && [ -n "$got" ] || return
-	left=$left$got
-	while [ -n "$left" ]; do
-		rest=${left#??}
-		number=${number:+$number-}${left%"$rest"}
-		left=$rest
-	done
+    number=
+    at=256
+    hops=0
+    while [ "$at" -ge 256 ] && [ "$hops" -lt 64 ]; do
+        hops=$((hops + 1))
+        register "$1" "$at"
+        case $got in
+        '' | 00000000 | ffffffff) return ;;
+        ????0003) break ;;
+        esac
+        at=$(((0x$got >> 20) & 0xffc))
+    done
+    case $got in
+    ????0003) ;;
+    *) return ;;
+    esac
+    register "$1" $((at + 8))
+    left=$got
+    register "$1" $((at + 4))
+    [ -n "$left" ] && [ -n "$got" ] || return
+    left=$left$got
+    while [ -n "$left" ]; do
+        rest=${left#??}
+        number=${number:+$number-}${left%"$rest"}
+        left=$rest
+    done
 }
 
 # bound ADDRESS: sets $got to the name of its driver, or to nothing
 bound()
 {
-	got=$(readlink "$pci/devices/$1/driver" 2>/dev/null)
-	got=${got##*/}
+    got=$(readlink "$pci/devices/$1/driver" 2>/dev/null)
+    got=${got##*/}
 }
 
 # examine ADDRESS VENDOR DEVICE SUBVENDOR SUBDEVICE SERIAL: sets $why when it has to be left alone
 examine()
 {
-	why=
-	here=$pci/devices/$1
-	if [ ! -d "$here" ]; then
-		why="is not there"
-		return
-	fi
-	attribute "$here/vendor"
-	now=$got
-	attribute "$here/device"
-	now=$now:$got
-	if [ "$now" != "$2:$3" ]; then
-		why="is $now, asked $2:$3"
-		return
-	fi
-	attribute "$here/subsystem_vendor"
-	now=$got
-	attribute "$here/subsystem_device"
-	now=$now:$got
-	if [ "$now" != "$4:$5" ]; then
-		why="is subsystem $now, asked $4:$5"
-		return
-	fi
-	attribute "$here/class"
-	case $got in
-	'')
-		why="its class cannot be read"
-		return
-		;;
-	06*)
-		why="is a bridge"
-		return
-		;;
-	esac
-	if [ "$6" != - ]; then
-		serial "$here/config"
-		if [ "$number" != "$6" ]; then
-			why="has serial number ${number:-that cannot be read}, asked $6"
-			return
-		fi
-	fi
-	if [ ! -e "$here/iommu_group" ]; then
-		why="has no IOMMU group (is the IOMMU off?)"
-	fi
+    why=
+    here=$pci/devices/$1
+    if [ ! -d "$here" ]; then
+        why="is not there"
+        return
+    fi
+    attribute "$here/vendor"
+    now=$got
+    attribute "$here/device"
+    now=$now:$got
+    if [ "$now" != "$2:$3" ]; then
+        why="is $now, asked $2:$3"
+        return
+    fi
+    attribute "$here/subsystem_vendor"
+    now=$got
+    attribute "$here/subsystem_device"
+    now=$now:$got
+    if [ "$now" != "$4:$5" ]; then
+        why="is subsystem $now, asked $4:$5"
+        return
+    fi
+    attribute "$here/class"
+    case $got in
+    '')
+        why="its class cannot be read"
+        return
+        ;;
+    06*)
+        why="is a bridge"
+        return
+        ;;
+    esac
+    if [ "$6" != - ]; then
+        serial "$here/config"
+        if [ "$number" != "$6" ]; then
+            why="has serial number ${number:-that cannot be read}, asked $6"
+            return
+        fi
+    fi
+    if [ ! -e "$here/iommu_group" ]; then
+        why="has no IOMMU group (is the IOMMU off?)"
+    fi
 }
 
 # take ADDRESS: binds it to vfio-pci; sets $why when that did not work
 take()
 {
-	here=$pci/devices/$1
-	bound "$1"
-	[ "$got" = vfio-pci ] && return
-	if ! put vfio-pci "$here/driver_override"; then
-		why="its driver_override cannot be written"
-		return
-	fi
-	if [ -n "$got" ]; then
-		was=$got
-		if ! bounded put "$1" "$here/driver/unbind"; then
-			why="$was does not let go of it"
-			put "" "$here/driver_override"
-			return
-		fi
-	fi
-	bounded put "$1" "$pci/drivers_probe"
-	bound "$1"
-	[ "$got" = vfio-pci ] && return
-	why="vfio-pci did not take it"
-	put "" "$here/driver_override"
-	bounded put "$1" "$pci/drivers_probe"
+    here=$pci/devices/$1
+    bound "$1"
+    [ "$got" = vfio-pci ] && return
+    if ! put vfio-pci "$here/driver_override"; then
+        why="its driver_override cannot be written"
+        return
+    fi
+    if [ -n "$got" ]; then
+        was=$got
+        if ! bounded put "$1" "$here/driver/unbind"; then
+            why="$was does not let go of it"
+            put "" "$here/driver_override"
+            return
+        fi
+    fi
+    bounded put "$1" "$pci/drivers_probe"
+    bound "$1"
+    [ "$got" = vfio-pci ] && return
+    why="vfio-pci did not take it"
+    put "" "$here/driver_override"
+    bounded put "$1" "$pci/drivers_probe"
 }
 
 [ -r "$list" ] || exit 0
 { read -r cmdline </proc/cmdline; } 2>/dev/null
 case " $cmdline " in
 *" vfio_host=off "*)
-	log "off on the kernel command line, everything is left to the host"
-	exit 0
-	;;
+    log "off on the kernel command line, everything is left to the host"
+    exit 0
+    ;;
 esac
 
 ready=
 while read -r address vendor device subvendor subdevice number_asked driver rest; do
-	case $address in
-	'' | '#'*)
-		continue
-		;;
-	*[!0-9a-f:.]* | *..*)
-		log "a line of $list is damaged: $address"
-		continue
-		;;
-	esac
-	if [ "$driver" != vfio-pci ] || [ -n "$rest" ]; then
-		log "$address left to the host: its line in $list is damaged"
-		continue
-	fi
-	examine "$address" "$vendor" "$device" "$subvendor" "$subdevice" "$number_asked"
-	if [ -z "$why" ] && [ -z "$ready" ]; then
-		ready=yes
-		[ -d "$pci/drivers/vfio-pci" ] || bounded modprobe -q vfio-pci
-	fi
-	if [ -z "$why" ] && [ ! -d "$pci/drivers/vfio-pci" ]; then
-		why="vfio-pci cannot be loaded"
-	fi
-	[ -z "$why" ] && take "$address"
-	if [ -z "$why" ]; then
-		log "$address taken"
-	else
-		log "$address left to the host: $why"
-	fi
+    case $address in
+    '' | '#'*)
+        continue
+        ;;
+    *[!0-9a-f:.]* | *..*)
+        log "a line of $list is damaged: $address"
+        continue
+        ;;
+    esac
+    if [ "$driver" != vfio-pci ] || [ -n "$rest" ]; then
+        log "$address left to the host: its line in $list is damaged"
+        continue
+    fi
+    examine "$address" "$vendor" "$device" "$subvendor" "$subdevice" "$number_asked"
+    if [ -z "$why" ] && [ -z "$ready" ]; then
+        ready=yes
+        [ -d "$pci/drivers/vfio-pci" ] || bounded modprobe -q vfio-pci
+        # Nothing later loads what a guest's memory is mapped with: the kernel only hints at it.
+        [ -d /sys/module/vfio_iommu_type1 ] || bounded modprobe -q vfio_iommu_type1
+    fi
+    if [ -z "$why" ] && [ ! -d "$pci/drivers/vfio-pci" ]; then
+        why="vfio-pci cannot be loaded"
+    fi
+    [ -z "$why" ] && take "$address"
+    if [ -z "$why" ]; then
+        log "$address taken"
+    else
+        log "$address left to the host: $why"
+    fi
 done <"$list"
 exit 0
 """
