@@ -98,13 +98,33 @@ def molecule():
     ]
 
 
+def judged(lab, *names):
+    """Command lines of ``demo.py``'s steps against a lab that is no demo."""
+    return [["python", "tools/demo.py", name, os.path.join(LABS, lab), os.path.join(bootstrap.BUILD, "test", lab + ".txt")]
+            for name in names]
+
+
+def amd(*steps):
+    """The machine with AMD-Vi: boots, and its kernel forms the same groups."""
+    return [
+        Stage("lab with AMD-Vi", [lab_playbook("lab_up", "amd", lab_profile="amd")] + judged("amd", "groups", *steps), 90, 2400,
+              required=False, count=one_check),
+        Stage("lab with AMD-Vi down", [lab_playbook("lab_down", "amd")], 5, 180, required=False, undoes="lab with AMD-Vi"),
+    ]
+
+
 def test():
-    return unit() + lint() + sanity() + molecule()
+    return unit() + lint() + sanity() + molecule() + amd()
 
 
 def test_all():
-    """``test`` and whatever is too slow for it; nothing so far."""
-    return test()
+    """``test`` and what is too slow for it: every step of the demo and the way back, on both IOMMU vendors."""
+    return unit() + lint() + sanity() + molecule() + [
+        Stage("lab up", [lab_playbook("lab_up", "all")], 90, 600),
+        Stage("the whole way and back", judged("all", "refuse", "check", "site", "groups", "guests", "second_run", "revert"),
+              1200, 4000, required=False, count=one_check),
+        Stage("lab down", [lab_playbook("lab_down", "all")], 5, 180, required=False, undoes="lab up"),
+    ] + amd("site", "guests", "second_run", "revert")
 
 
 def lab_up(name, variables):

@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 IOMMU = {
-    "p8h67": ["intel-iommu,intremap=on,caching-mode=on"],
-    "amd": ["amd-iommu,intremap=on"],
+    "p8h67": "intel-iommu,intremap=on,caching-mode=on",
+    "amd": "amd-iommu,intremap=on",
 }
 """Profile to its IOMMU. Both are the machine of the how-to; only the vendor of the IOMMU differs."""
 
@@ -72,14 +72,17 @@ def machine_arguments(profile, accelerator, name, memory, cpus, disk, console, m
     argv += ["-machine", "q35,kernel-irqchip=split" if accelerator == "kvm" else "q35"]
     argv += accelerator_arguments(accelerator)
     argv += ["-m", str(memory), "-smp", str(cpus)]
-    for device in IOMMU[profile]:
-        argv += ["-device", device]
+    if profile != "amd":
+        argv += ["-device", IOMMU[profile]]
     restrict = "off" if internet else "on"
     argv += ["-netdev", "user,id=ssh,restrict=%s,hostfwd=tcp:127.0.0.1:%d-:22" % (restrict, ssh_port)]
     argv += ["-netdev", "user,id=lan,restrict=on,net=" + LAN]
     argv += ["-audiodev", "none,id=silence"]
     for device, address, properties in BOARD:
         argv += ["-device", "%s,addr=%s,%s" % (device, address, properties)]
+    if profile == "amd":
+        # Behind the board: its own PCI function takes the first slot that is free, which is 03 then.
+        argv += ["-device", IOMMU[profile]]
     for codec in CODECS:
         argv += ["-device", codec]
     argv += ["-drive", "if=none,id=root,format=qcow2,cache=unsafe,discard=unmap,file=" + _comma(disk)]
