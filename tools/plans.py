@@ -120,10 +120,10 @@ def test():
 def test_all():
     """``test`` and what is too slow for it: every step of the demo and the way back, on both IOMMU vendors."""
     return unit() + lint() + sanity() + molecule() + [
-        Stage("lab up", [lab_playbook("lab_up", "all")], 90, 600),
+        Stage("lab of the whole way", [lab_playbook("lab_up", "all")], 90, 600),
         Stage("the whole way and back", judged("all", "refuse", "check", "site", "groups", "guests", "second_run", "revert"),
               1200, 4000, required=False, count=one_check),
-        Stage("lab down", [lab_playbook("lab_down", "all")], 5, 180, required=False, undoes="lab up"),
+        Stage("lab of the whole way down", [lab_playbook("lab_down", "all")], 5, 180, required=False, undoes="lab of the whole way"),
     ] + amd("site", "guests", "second_run", "revert")
 
 

@@ -31,6 +31,8 @@ SYSFS_TIMEOUT = 10.0
 READ_LIMIT = 4 * 1024 * 1024
 """Bytes read at most from one file unless the caller says otherwise."""
 
+COMMAND_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 MAX_LINKS = 40
 
 
@@ -265,7 +267,7 @@ class Host:
                 if self.exists(folder + "/" + name):
                     return folder + "/" + name
             return None
-        return shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        return shutil.which(name, path=COMMAND_PATH)
 
     def run(self, argv, timeout=COMMAND_TIMEOUT, stdin=None, check=True, log=None):
         """Run a command without a shell, in the C locale, with a deadline.
@@ -291,7 +293,8 @@ class Host:
     @staticmethod
     def _execute(argv, timeout, stdin, log=None):
         environment = dict(os.environ, LC_ALL="C", LANGUAGE="C")
-        environment.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        # An ordinary user's path often lacks the folders where sfdisk and mke2fs are.
+        environment["PATH"] = os.pathsep.join(filter(None, (environment.get("PATH"), COMMAND_PATH)))
         sink = open(log, "ab") if log else subprocess.PIPE
         try:
             process = subprocess.Popen(

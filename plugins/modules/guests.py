@@ -320,12 +320,10 @@ def main():
     )
     if libvirt is None and module.params["guests"]:
         use_system_python()
-        if not module.check_mode:
-            module.fail_json(msg=missing_required_lib("libvirt (Debian: python3-libvirt)", reason="to manage guests"))
 
     def connect():
         if libvirt is None:
-            raise HostError("the Python binding of libvirt (python3-libvirt) is not installed")
+            raise HostError(missing_required_lib("libvirt (Debian: python3-libvirt)", reason="to manage guests"))
         return Libvirt.open(libvirt, module.params["uri"], module.params["timeout"])
 
     try:

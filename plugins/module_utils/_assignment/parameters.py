@@ -8,10 +8,7 @@
 
 from __future__ import annotations
 
-MANY_VALUED = ("console", "earlycon", "initcall_blacklist", "module_blacklist", "modprobe.blacklist", "pci",
-               "rd.driver.pre", "systemd.mask", "systemd.wants", "video")
-"""Keys that may stand on a command line several times, each with its own effect."""
-
+from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
 
 def iommu_parameters(machine):
     """Kernel tokens this machine needs for an active IOMMU.
@@ -31,37 +28,12 @@ def iommu_parameters(machine):
     )
 
 
-def tokens(cmdline):
-    """The kernel's tokens of a command line, as written: double quotes keep spaces together, ``--`` ends them."""
-    result = []
-    token = ""
-    quoted = False
-    for char in cmdline.strip() + " ":
-        if char == '"':
-            quoted = not quoted
-        if char.isspace() and not quoted:
-            if token == "--":
-                break
-            if token:
-                result.append(token)
-            token = ""
-        else:
-            token += char
-    return result
-
-
 def effective(cmdline, wanted):
-    """What the command line says about the key of one wanted token: its last token, or None.
-
-    For a key that may stand several times: ``wanted`` itself when it is there.
+    """What a command line says about one wanted token: the token itself when it is in force, else the last
+    token of the same key, or None.
     """
-    key = _key(wanted)
-    same = [token for token in tokens(cmdline) if _key(token) == key]
-    if "=" in wanted and key in MANY_VALUED:
-        return wanted if wanted in same else None
+    line = tokens.for_kernel(tokens.split(cmdline))
+    if tokens.has(line, wanted):
+        return wanted
+    same = [token for token in line if tokens.key(token) == tokens.key(wanted)]
     return same[-1] if same else None
-
-
-def _key(token):
-    """The name before ``=``; the kernel takes - and _ in it as the same."""
-    return token.split("=")[0].strip('"').replace("-", "_")

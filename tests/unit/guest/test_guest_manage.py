@@ -27,6 +27,7 @@ class Bench:
             "proc/meminfo": "MemTotal:        4194304 kB\n",
             "dev/kvm": "",
             "usr/bin/qemu-img": "",
+            "usr/sbin/libvirtd": "",
             "srv/there.raw": "",
         }.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +122,18 @@ def test_a_bare_host_in_check_mode_predicts_new_guests(bench):
     assert "predicted as new" in result["warnings"][0]
     with pytest.raises(HostError, match="binding of libvirt"):
         bench.run(guest(**GPU), connect=connect)
+
+
+def test_the_way_back_works_before_libvirt_is_there(bench):
+    def connect():
+        raise HostError("the Python binding of libvirt is not installed")
+
+    with pytest.raises(HostError, match="binding of libvirt"):  # there may be guests, and they cannot be asked
+        bench.run(guest(state="absent"), connect=connect)
+    (bench.root / "usr/sbin/libvirtd").unlink()
+    assert bench.run(guest(state="absent"), connect=connect)["changed"] is False
+    with pytest.raises(HostError, match="binding of libvirt"):
+        bench.run(guest(state="absent"), guest(name="b"), connect=connect)
 
 
 def test_nothing_is_changed_when_one_guest_cannot_run(bench):
