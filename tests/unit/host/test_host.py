@@ -338,7 +338,8 @@ def test_write_sysfs_writes_the_value(host, tree):
     assert (tree / "driver_override").read_text() == "vfio-pci\n"
 
 
-def test_write_sysfs_names_value_place_and_error(host):
+def test_write_sysfs_names_value_place_and_error(host, tree):
+    (tree / "sys").mkdir()
     with pytest.raises(HostError) as caught:
         host.write_sysfs("/sys/none", "0000:01:00.0")
     assert str(caught.value) == "writing '0000:01:00.0' to /sys/none: No such file or directory"
@@ -528,7 +529,7 @@ def test_pipe_feeds_a_file_of_a_recorded_tree_from_an_offset(host, tree):
 def test_pipe_may_be_left_early_and_leaves_no_process(host, tree):
     (tree / "image").write_bytes(b"")
     start = time.monotonic()
-    with host.pipe(["sh", "-c", "echo $$; exec yes"], "/image") as stream:
+    with host.pipe(["sh", "-c", "echo $$; echo more; exec sleep 30"], "/image", timeout=4) as stream:
         pid = int(stream.readline())
     assert time.monotonic() - start < 2
     assert not os.path.exists("/proc/%d" % pid)
