@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
 
+
 def iommu_parameters(machine):
     """Kernel tokens this machine needs for an active IOMMU.
 

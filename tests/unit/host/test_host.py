@@ -190,10 +190,11 @@ def test_read_of_what_cannot_be_read_is_none(host, tree):
         assert host.read_attribute(path) is None
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_read_of_a_forbidden_file_is_none(host, tree):
     (tree / "file").write_text("x")
     (tree / "file").chmod(0)
+    if os.access(str(tree / "file"), os.R_OK):
+        pytest.skip("root reads everything")
     assert host.read_bytes("/file") is None
 
 
