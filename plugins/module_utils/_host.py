@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
@@ -234,29 +235,46 @@ class Host:
         Raises HostTimeout when the kernel does not return, HostError with its errno text when
         it refuses. A child stuck in the kernel is left behind: nothing can end it.
         """
+        data = value.encode("ascii")
         target = self.path(path)
+        reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
-            code = 0
+            code = 1
             try:
                 fd = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
-                os.write(fd, value.encode("ascii"))
+                os.write(fd, data)
                 os.close(fd)
+                code = 0
             except OSError as exc:
-                code = exc.errno or 255
+                os.write(writing, str(exc.errno or 0).encode("ascii"))
             finally:
-                os._exit(code & 0xFF)
+                os._exit(code)
+        os.close(writing)
+        try:
+            status = self._wait(pid, timeout)
+            if status is None:
+                os.kill(pid, signal.SIGKILL)
+                self._wait(pid, 0.2)
+                raise HostTimeout("writing %r to %s did not end within %g s" % (value, path, timeout))
+            if status:
+                code = os.read(reading, 16)
+                why = os.strerror(int(code)) if code else "the child that writes failed"
+                raise HostError("writing %r to %s: %s" % (value, path, why))
+        finally:
+            os.close(reading)
+
+    @staticmethod
+    def _wait(pid, timeout):
+        """The wait status of a child, or None when it did not end within ``timeout`` seconds."""
         end = time.monotonic() + timeout
         while True:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
-                break
+                return status
             if time.monotonic() > end:
-                raise HostTimeout("writing %r to %s did not end within %g s" % (value, path, timeout))
+                return None
             time.sleep(0.002)
-        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 255
-        if code:
-            raise HostError("writing %r to %s: %s" % (value, path, os.strerror(code)))
 
     # -- commands --------------------------------------------------------------------------
 
@@ -290,8 +308,7 @@ class Host:
             )
         return result
 
-    @staticmethod
-    def _execute(argv, timeout, stdin, log=None):
+    def _execute(self, argv, timeout, stdin, log=None):
         environment = dict(os.environ, LC_ALL="C", LANGUAGE="C")
         # An ordinary user's path often lacks the folders where sfdisk and mke2fs are.
         environment["PATH"] = os.pathsep.join(filter(None, (environment.get("PATH"), COMMAND_PATH)))
@@ -314,10 +331,7 @@ class Host:
         try:
             out, err = process.communicate(data, timeout=timeout)
         except subprocess.TimeoutExpired as exc:
-            try:
-                os.killpg(process.pid, 9)
-            except OSError:
-                pass
+            self._end(process)
             try:
                 process.communicate(timeout=5)
             except subprocess.TimeoutExpired:
@@ -346,7 +360,7 @@ class Host:
 
         def expire():
             expired.set()
-            process.kill()
+            self._end(process)
 
         with tempfile.TemporaryFile() as errors:
             try:
@@ -376,7 +390,8 @@ class Host:
                 raise HostTimeout("%s < %s did not end within %g s" % (argv[0], path, timeout)) from exc
             finally:
                 timer.cancel()
-                process.kill()
+                if process.returncode is None:  # once waited for, its number may be another's
+                    self._end(process)
                 process.stdout.close()
                 process.wait()
             if expired.is_set():
@@ -385,6 +400,14 @@ class Host:
                 errors.seek(0)
                 said = errors.read(2000).decode("utf-8", "backslashreplace").strip()
                 raise HostError("%s < %s ended with %d: %s" % (argv[0], path, ended, said))
+
+    @staticmethod
+    def _end(process):
+        """End a command that was started in a session of its own, with all that it has started."""
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except OSError:
+            pass
 
     # -- the process's own surroundings ------------------------------------------------------
 
