@@ -121,6 +121,9 @@ def revert(lab):
     if rc != 0:
         return False, "revert: ended with %d" % rc
     left = lab.run(
+        # Silence proves nothing where the tool or the file to look into is missing.
+        "command -v lsinitramfs > /dev/null || echo no-lsinitramfs; ls /boot/initrd.img-* > /dev/null || echo no-image; "
+        "test -r /boot/grub/grub.cfg || echo no-grub.cfg; "
         "find / -xdev \\( -path '*vfio-host*' -o -name '*vfio_host*' \\) -not -path '*vfio-host-lab*' "
         "-not -path '/proc/*' -not -path '/sys/*'; lsinitramfs /boot/initrd.img-* | grep vfio-host; "
         "grep -n intel_iommu=on /boot/grub/grub.cfg /proc/cmdline; "
