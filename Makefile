@@ -3,10 +3,13 @@ VH = python3 tools/vh.py
 LAB = $(if $(NAME),lab_name=$(NAME)) $(if $(PROFILE),lab_profile=$(PROFILE))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all unit lint sanity lab-up lab-down clean
+.PHONY: help demo test test-all unit lint sanity audit explain bench lab-up lab-down clean
 
-help demo test test-all unit lint sanity clean:
+help demo test test-all unit lint sanity audit bench clean:
 	@$(VH) $@
+
+explain:
+	@$(VH) $@ '$(FILE)' $(if $(OUT),--out '$(OUT)') $(if $(KERNEL),--kernel '$(KERNEL)')
 
 lab-up lab-down:
 	@$(VH) $@ $(LAB)

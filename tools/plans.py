@@ -68,8 +68,23 @@ def demo():
 
 
 def unit():
-    return [Stage("unit tests", [["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit"]], 30, 600,
-                  required=False, env={"PYTHONPATH": bootstrap.COLLECTIONS}, note=pytest_note, count=pytest_count)]
+    return [pytest_stage("unit tests", "tests/unit", 70)]
+
+
+def pytest_stage(name, folder, seconds):
+    argv = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", os.path.join(bootstrap.BUILD, "pytest"), folder]
+    return Stage(name, [argv], seconds, 900, required=False, env={"PYTHONPATH": bootstrap.COLLECTIONS},
+                 note=pytest_note, count=pytest_count)
+
+
+def browser():
+    """The audit's pages in a real browser."""
+    return [pytest_stage("audit pages in Chromium", "tests/browser", 40)]
+
+
+def bench():
+    return [Stage("benchmark", [["python", "tests/bench/bench.py"]], 150, 1200, required=False,
+                  env={"PYTHONPATH": bootstrap.COLLECTIONS})]
 
 
 def lint():

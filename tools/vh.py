@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 
 sys.dont_write_bytecode = True
@@ -85,6 +86,29 @@ def lint(dummy):
 
 def sanity(arguments):
     return carry_out("sanity", ["sanity"], plans.sanity(arguments), count_closing)
+
+
+def bench(dummy):
+    return carry_out("bench", ["bench"], plans.bench(), bench_closing)
+
+
+def bench_closing(run, status):
+    """What the benchmark printed is the result."""
+    log = run.outcomes[-1].log
+    if log and os.path.exists(log):
+        with open(log, encoding="utf-8") as lines:
+            run.say()
+            run.say(lines.read().rstrip())
+    return status
+
+
+def audit(arguments):
+    """With the system's Python and nothing installed: an audit must not need one."""
+    return subprocess.call([sys.executable, os.path.join(bootstrap.CHECKOUT, "tools", "audit.py")] + list(arguments))
+
+
+def explain(arguments):
+    return subprocess.call([sys.executable, os.path.join(bootstrap.CHECKOUT, "tools", "explain.py")] + list(arguments))
 
 
 def count_closing(run, status):
@@ -162,6 +186,9 @@ COMMANDS = {
     "unit": (unit, "the unit tests only; seconds, no root, no lab"),
     "lint": (lint, "ansible-lint, changelog and documentation only"),
     "sanity": (sanity, "ansible-test sanity only"),
+    "audit": (audit, "what this machine is, what can be assigned and why not; reads only, installs nothing"),
+    "explain": (explain, "the same from the text of lspci -D -xxxx (FILE=dump.txt, OUT=page.html)"),
+    "bench": (bench, "what the probe costs, as ratios"),
     "lab-up": (lab_up, "boot a lab host and leave it running (NAME=lab PROFILE=p8h67)"),
     "lab-down": (lab_down, "take a lab host down (NAME=lab)"),
     "clean": (clean, "take every lab down, then remove .build: logs, environment, image cache"),

@@ -14,6 +14,7 @@ and ``commands=`` replaces command execution, which is how the tests run on any 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -66,6 +67,15 @@ class Host:
     def __init__(self, root="/", commands=None):
         self.root = os.path.abspath(root)
         self.commands = commands
+        self._prefix = "" if self.root == "/" else self.root
+        self.remember = False
+        """Whether a folder found to be no link is taken to stay none: for one pass of reading only."""
+        self._plain = set()
+        self.blocked = set()
+        """Paths that are not read again since a read did not end (see _watch)."""
+        self.current = None
+        """Path of the read that is under way, or was last."""
+        self.accesses = 0
 
     @property
     def live(self):
@@ -77,64 +87,94 @@ class Host:
     def real(self, path):
         """The path with every link followed, as seen inside ``root`` (always absolute).
 
-        A link never leaves a recorded tree. A component that does not exist is kept as it is.
-        Raises HostError after 40 links (a loop).
+        A link never leaves a recorded tree. What does not exist is kept as it is, and so is a path
+        with a loop of links (more than 40): nothing can be read there.
         """
-        seen = 0
-        todo = [p for p in path.split("/") if p and p != "."]
-        done = []
-        while todo:
-            part = todo.pop(0)
-            if part == "..":
-                if done:
-                    done.pop()
-                continue
-            outside = self._outside(done + [part])
-            if os.path.islink(outside):
-                seen += 1
-                if seen > MAX_LINKS:
-                    raise HostError("%s: too many symbolic links" % path)
-                target = os.readlink(outside)
-                if target.startswith("/"):
-                    done = []
-                todo = [p for p in target.split("/") if p and p != "."] + todo
-                continue
-            done.append(part)
-        return "/" + "/".join(done)
+        resolved = self._resolve(path)
+        return "/" + "/".join(p for p in path.split("/") if p and p != ".") if resolved is None else resolved
 
-    def _outside(self, parts):
-        return os.path.join(self.root, *parts) if parts else self.root
+    def _resolve(self, path):
+        """The path with every link followed; None for a loop, or for what blocks."""
+        self.accesses += 1
+        self.current = path
+        if path in self.blocked:
+            return None
+        head, dummy, tail = path.rpartition("/")
+        if head in self._plain and tail not in ("", ".", ".."):
+            done, todo = head, [tail]
+        else:
+            done, todo = "", [p for p in path.split("/") if p and p != "."][::-1]
+        seen = 0
+        while todo:
+            part = todo.pop()
+            if part == "..":
+                done = done.rpartition("/")[0]
+                continue
+            here = done + "/" + part
+            target = None if here in self._plain else self._link(here)
+            if target is None:
+                done = here
+                if todo and self.remember:
+                    self._plain.add(here)
+                continue
+            seen += 1
+            if seen > MAX_LINKS:
+                return None
+            if target.startswith("/"):
+                done = ""
+            todo += [p for p in target.split("/") if p and p != "."][::-1]
+        return done or "/"
+
+    def _link(self, inside):
+        """Text of the link at a path whose folder is followed already; None when it is none."""
+        try:
+            return os.readlink(self._prefix + inside)
+        except (OSError, ValueError):  # no link, or a name that no file can have
+            return None
 
     def path(self, path):
-        """Where ``path`` (absolute, inside) is for the operating system, links followed."""
-        return self._outside([p for p in self.real(path).split("/") if p])
+        """Where ``path`` (absolute, inside) is for the operating system, links followed.
+
+        Raises HostError for a loop of links.
+        """
+        resolved = self._resolve(path)
+        if resolved is None:
+            raise HostError("%s: too many symbolic links" % path)
+        return self._prefix + resolved
 
     def exists(self, path):
-        return os.path.lexists(self.path(path))
+        """Whether something is there; a loop of links is nothing."""
+        try:
+            return os.path.lexists(self.path(path))
+        except HostError:
+            return False
 
     def isdir(self, path):
-        return os.path.isdir(self.path(path))
+        try:
+            return os.path.isdir(self.path(path))
+        except HostError:
+            return False
 
     def listdir(self, path):
         """Sorted names in a folder; an empty list when it is missing or unreadable."""
         try:
             return sorted(os.listdir(self.path(path)))
-        except OSError:
+        except (OSError, HostError):
             return []
 
     def readlink(self, path):
         """The text of a link, or None when there is none (the last component is not followed)."""
         head, tail = os.path.split(path.rstrip("/"))
         try:
-            return os.readlink(os.path.join(self.path(head), tail))
-        except OSError:
+            return os.readlink(os.path.join(self.path(head or "/"), tail))
+        except (OSError, HostError):
             return None
 
     def stat(self, path):
         """``os.stat_result`` of what ``path`` leads to, or None."""
         try:
             return os.stat(self.path(path))
-        except OSError:
+        except (OSError, HostError):
             return None
 
     # -- reading ---------------------------------------------------------------------------
@@ -146,29 +186,78 @@ class Host:
         """
         try:
             fd = os.open(self.path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
+        except (OSError, HostError):
             return None
         try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return None
-            chunks = []
-            left = limit
-            while left > 0:
-                chunk = os.read(fd, min(left, 1 << 16))
-                if not chunk:
-                    break
-                chunks.append(chunk)
-                left -= len(chunk)
-            return b"".join(chunks)
+            return self._drain(fd, limit)
         except OSError:
             return None
         finally:
             os.close(fd)
 
+    def read_folder(self, path, names, limit=READ_LIMIT, links=()):
+        """``{name: bytes or None}`` of attributes in one folder of sysfs, which is looked up and opened once.
+
+        An attribute comes in one read; one that is a link is followed as everywhere. For the names in
+        ``links`` it is the text of the link.
+        """
+        found = dict.fromkeys(links)
+        try:
+            folder = os.open(self.path(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (OSError, HostError):
+            return dict(found, **dict.fromkeys(names))
+        try:
+            for name in names:
+                found[name] = self._read_in(path, folder, name, limit)
+            for name in links:
+                try:
+                    found[name] = os.readlink(name, dir_fd=folder)
+                except OSError:
+                    pass
+        finally:
+            os.close(folder)
+        return found
+
+    def _read_in(self, path, folder, name, limit):
+        self.accesses += 1
+        self.current = path + "/" + name
+        if self.blocked and self.current in self.blocked:
+            return None
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+        except OSError as exc:
+            return self.read_bytes(path + "/" + name, limit) if exc.errno == errno.ELOOP else None
+        try:
+            return self._drain(fd, limit, whole=True)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    @staticmethod
+    def _drain(fd, limit, whole=False):
+        """At most ``limit`` bytes of an open file; None of what is no regular file. ``whole``: in one read."""
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        if whole:
+            return os.read(fd, limit)
+        chunks = []
+        left = limit
+        while left > 0:
+            chunk = os.read(fd, min(left, 1 << 16))
+            if not chunk:
+                break
+            chunks.append(chunk)
+            left -= len(chunk)
+        return b"".join(chunks)
+
     def read(self, path, limit=READ_LIMIT):
-        """Text of a file (UTF-8, bad bytes escaped), or None. Nothing is stripped."""
+        """Text of a file (UTF-8, bad bytes escaped), or None.
+
+        Only zero bytes at its end are taken off: an archiver pads with them what it copied of sysfs.
+        """
         data = self.read_bytes(path, limit)
-        return None if data is None else data.decode("utf-8", "backslashreplace")
+        return None if data is None else data.rstrip(b"\0").decode("utf-8", "backslashreplace")
 
     def read_attribute(self, path):
         """A one-line sysfs attribute without its newline, or None."""

@@ -16,16 +16,29 @@ description:
     collection is computed from.
   - It says, for every PCI function, what it is, which IOMMU group it is in, and what the host itself
     uses it for; for the host, the state of the IOMMU and why, boot, network, and the SSH connection.
+  - Where the kernel has formed no groups yet, they are predicted from topology, ACS and the kernel's tables of
+    quirks, and each group says why it is what it is.
   - Runs no command and changes nothing. What cannot be read is named in the document and never
-    taken for absent.
+    taken for absent. A read that does not end within five seconds counts as one that cannot be made.
 extends_documentation_fragment:
   - vfio.host.attributes.info
 options:
   root:
     description:
       - Folder that holds the tree to read. Anything but V(/) is a tree recorded on another machine.
+      - A plain copy of C(/sys/devices), C(/sys/bus/pci), C(/sys/kernel/iommu_groups), C(/proc) and C(/etc) files under
+        their own paths will do. What is missing in it is a missing input.
     type: path
     default: /
+  roms:
+    description:
+      - Also read the expansion ROMs of displays, to tell whether they have an EFI image.
+      - The kernel shows a ROM only after a write to its C(rom) attribute, which lets the ROM answer on the bus for a
+        moment. That is done only for displays that no driver uses, or vfio-pci while no guest has them, and never in
+        check mode. ROMs in a recorded tree are always read.
+    type: bool
+    default: false
+    version_added: "0.2.0"
 notes:
   - Run it as the superuser. Otherwise configuration space beyond 64 bytes cannot be read, so
     port types and capabilities are unknown, and so may be the SSH connection.
@@ -62,7 +75,7 @@ machine:
       description: Version of the document's form.
       type: int
       returned: success
-      sample: 1
+      sample: 2
     source:
       description: Where the document comes from and which inputs were missing.
       type: dict
@@ -80,12 +93,19 @@ machine:
       elements: dict
       returned: success
     groups:
-      description: The IOMMU groups. Their numbers change from boot to boot.
+      description:
+        - The IOMMU groups to decide by, the kernel's where it formed any, else the predicted ones. Each has C(members),
+          C(source) (V(actual) or V(predicted)), C(confidence) and C(reasons). Numbers change from boot to boot.
+      type: list
+      elements: dict
+      returned: success
+    predicted_groups:
+      description: The groups as predicted, always.
       type: list
       elements: dict
       returned: success
     findings:
-      description: Findings of rules over the document.
+      description: Findings of rules over the document, the worst first, each with a code that has a page in C(docs/findings).
       type: list
       elements: dict
       returned: success
@@ -96,16 +116,17 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError
-from ansible_collections.vfio.host.plugins.module_utils._machine import collect
+from ansible_collections.vfio.host.plugins.module_utils._machine import read
 
 
 def main():
-    module = AnsibleModule(argument_spec={"root": {"type": "path", "default": "/"}}, supports_check_mode=True)
+    spec = {"root": {"type": "path", "default": "/"}, "roms": {"type": "bool", "default": False}}
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     root = module.params["root"]
     if not os.path.isdir(root):
         module.fail_json(msg="root: %s is not a folder; give the folder that holds a recorded tree" % root)
     try:
-        machine = collect(Host(root))
+        machine = read(Host(root), module.params["roms"] and not module.check_mode)
     except HostError as exc:
         module.fail_json(msg="root: %s: %s" % (root, exc))
     module.exit_json(changed=False, machine=machine)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 _ADDRESS = re.compile(r"^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([01][0-9a-f])(?:\.([0-7]))?$")
@@ -41,6 +42,7 @@ def slot_of(address):
     return address.split(".")[0]
 
 
+@functools.lru_cache(maxsize=1 << 14)  # sorted again and again: members, slots, findings
 def sort_key(address):
     """Order of addresses as numbers: a domain of five digits comes after one of four.
 

@@ -8,37 +8,57 @@
 
 from __future__ import annotations
 
-from ansible_collections.vfio.host.plugins.module_utils._assignment import provisional
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import sort_key
+from ansible_collections.vfio.host.plugins.module_utils._findings.finding import on_device, stays
 from ansible_collections.vfio.host.plugins.module_utils._findings.rules import finding
 
 
 class Groups:
-    """The IOMMU groups a plan works on: actual while the IOMMU is active, else predicted."""
+    """The IOMMU groups a plan works on: the kernel's where it formed any, else the predicted ones."""
 
     def __init__(self, machine):
         self.functions = {f["address"]: f for f in machine["functions"]}
-        self.actual = bool(machine["host"]["iommu"]["active"])
-        self.uncertain = set()
-        if self.actual:
-            self._members = {a: self._actual(f) for a, f in self.functions.items()}
-        else:
-            self._members, self.uncertain = provisional.predict(machine)
-
-    def _actual(self, function):
-        """Members from both directions, or None: the function's own list and everyone with its number."""
-        number = function.get("group")
-        if number is None or function.get("confidence") != "actual":
-            return None
-        same = [f["address"] for f in self.functions.values() if f.get("group") == number]
-        return sorted(set(same) | set(function.get("group_members") or []) | {function["address"]}, key=sort_key)
+        self.actual = bool(machine["host"]["iommu"]["active"]) and any(
+            group["source"] == "actual" for group in machine["groups"])
+        groups = [group for group in machine["groups"] if self.actual or group["source"] == "predicted"]
+        groups = groups or machine["predicted_groups"]
+        self._groups = {address: group for group in groups for address in group["members"]}
+        self._numbers = {}
+        for function in self.functions.values():
+            self._numbers.setdefault(function["group"], set()).update([function["address"]], function["group_members"])
 
     def members(self, address):
-        """Sorted addresses of the group, or None when the function is in none."""
-        return self._members[address]
+        """Sorted addresses of the group, or None when the function is in none.
+
+        Of the kernel's groups all that the document says in any place: a member more refuses, one less would not.
+        """
+        function, group = self.functions[address], self._groups.get(address)
+        if self.actual and (function["group"] is None or function["confidence"] != "actual"):
+            return None
+        if not self.actual:
+            return None if group is None else group["members"]
+        return sorted(self._numbers[function["group"]] | set(group["members"] if group else ()), key=sort_key)
+
+    def unread(self, address):
+        """Functions whose isolation is not certain, where the extent of the group depends on them."""
+        group = self._groups.get(address)
+        if group is None or group["confidence"] != "partial":
+            return []
+        wide = group["bounds"]["largest"]
+        chain = [self.functions[a]["parent"] for a in wide if a in self.functions]
+        asked = [a for a in sorted(set(wide) | {a for a in chain if a in self.functions}, key=sort_key)]
+        return [a for a in asked if not self.functions[a]["isolates"]["certain"]] or wide
+
+    def reasons(self, address):
+        """Why the group is what it is: sentences."""
+        return self._groups[address]["reasons"] if address in self._groups else []
 
     def is_bridge(self, address):
         return bool(address in self.functions and self.functions[address].get("is_bridge"))
+
+    def stays(self, address):
+        """Whether a member is left to the host: a bridge, or a host bridge without a driver."""
+        return address in self.functions and stays(self.functions[address])
 
     def describe(self, address):
         """``0000:01:00.0 10de:1380 vga, driver nouveau``"""
@@ -67,32 +87,30 @@ def close(groups, selected, owners):
     silent = [a for a in selected if groups.functions[a].get("capabilities") is None]
     for address in silent:
         evidence = "nothing of %s is readable beyond the first 64 bytes of configuration space" % address
-        findings.append(finding("VH111", [evidence], device=address))
+        findings.append(finding("VH111", on_device(address, evidence)))
     for address in selected:
         if groups.is_bridge(address):
-            findings.append(finding("VH102", [groups.describe(address)], device=address))
+            findings.append(finding("VH102", on_device(address, groups.describe(address))))
         group = groups.members(address)
         if group is None:
-            findings.append(finding("VH112", [groups.describe(address)], device=address))
+            findings.append(finding("VH112", on_device(address, groups.describe(address))))
             continue
         members.update(group)
         if tuple(group) in reported:
             continue
         reported.add(tuple(group))
-        unread = [a for a in group if a in groups.uncertain and a not in silent]
+        unread = [a for a in groups.unread(address) if a not in silent]
         if unread:
-            findings.append(finding("VH111", ["not readable enough: " + groups.describe(a) for a in unread],
-                                    device=address))
-        foreign = [a for a in group if a not in selected and not groups.is_bridge(a)]
+            evidence = ["not readable enough: " + groups.describe(a) for a in unread]
+            findings.append(finding("VH111", on_device(address, *evidence)))
+        foreign = [a for a in group if a not in selected and not groups.stays(a)]
         if foreign:
             evidence = ["in the %s group of %s: %s%s" % (
                 "actual" if groups.actual else "predicted", address, groups.describe(a), _owner(owners, a))
                 for a in foreign]
-            if not groups.actual:
-                evidence.append("the prediction knows no quirks and may be too large: with the IOMMU on, the "
-                                "kernel's own groups decide")
-            findings.append(finding("VH101", evidence, device=address))
-    companions = [a for a in members if groups.is_bridge(a) and a not in selected]
+            evidence += groups.reasons(address)
+            findings.append(finding("VH101", on_device(address, *evidence)))
+    companions = [a for a in members if groups.stays(a) and a not in selected]
     return {
         "members": sorted(members, key=sort_key),
         "companions": sorted(companions, key=sort_key),

@@ -25,7 +25,7 @@ def iommu_parameters(machine):
         return []
     raise ValueError(
         "host.iommu.firmware_table is %r: the firmware offers no IOMMU, no kernel parameter helps; turn on VT-d or "
-        "AMD-Vi in the firmware setup (docs/findings.md#vh120)" % (table,)
+        "AMD-Vi in the firmware setup (docs/findings/VH120.md)" % (table,)
     )
 
 

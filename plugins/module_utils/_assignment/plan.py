@@ -11,12 +11,8 @@ from __future__ import annotations
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import normalise, sort_key
 from ansible_collections.vfio.host.plugins.module_utils._assignment.closure import Groups, close
 from ansible_collections.vfio.host.plugins.module_utils._assignment.selectors import check_spec, functions_of, select
-from ansible_collections.vfio.host.plugins.module_utils._findings.guards import (
-    choice_findings,
-    host_findings,
-    usage_findings,
-)
-from ansible_collections.vfio.host.plugins.module_utils._findings.rules import RULES, finding, rank
+from ansible_collections.vfio.host.plugins.module_utils._findings.finding import View, on_device, on_host, rank
+from ansible_collections.vfio.host.plugins.module_utils._findings.rules import RULES, evaluate, finding
 
 IDENTITY = ("address", "vendor", "device", "subsystem_vendor", "subsystem_device", "class", "serial")
 
@@ -24,7 +20,7 @@ IDENTITY = ("address", "vendor", "device", "subsystem_vendor", "subsystem_device
 def make_plan(machine, devices, acknowledge, matcher):
     """``{devices, identities, findings, refused}`` for the device entries of the user.
 
-    :param machine: machine document, schema 1.
+    :param machine: machine document, schema 2.
     :param devices: list of device entries, see selectors.check_spec.
     :param acknowledge: list of ``{code, device: address}``.
     :param matcher: ``(expression, functions) -> functions``.
@@ -41,16 +37,14 @@ def make_plan(machine, devices, acknowledge, matcher):
         for function in functions:
             owners.setdefault(function["address"], []).append(name)
 
-    findings = []
-    if selections:
-        findings += host_findings(machine)
-        if not groups.actual:
-            findings.append(finding("VH110", ["the IOMMU is not active, so there are no actual groups"], host="iommu"))
+    findings = _relevant(machine, set(owners)) if selections else []
+    if selections and not groups.actual:
+        findings.append(finding("VH110", on_host("iommu", "the IOMMU is not active, so there are no actual groups")))
     planned = []
     for name, functions in selections:
         selected = [f["address"] for f in functions]
         closed = close(groups, selected, owners)
-        findings += closed["findings"]
+        findings += [f for f in closed["findings"] if not _said(findings, f)]
         planned.append({
             "name": name,
             "functions": [identity(f, name) for f in functions],
@@ -63,10 +57,9 @@ def make_plan(machine, devices, acknowledge, matcher):
     for address in sorted(owners, key=sort_key):
         function = groups.functions[address]
         identities.append(identity(function, owners[address][0]))
-        findings += usage_findings(machine, function) + choice_findings(machine, function)
         if len(owners[address]) > 1:
-            findings.append(finding("VH131", ["%s is selected by %s" % (address, " and ".join(owners[address]))],
-                                    device=address))
+            findings.append(finding("VH131", on_device(
+                address, "%s is selected by %s" % (address, " and ".join(owners[address])))))
     given = {a for a in owners if groups.functions[a].get("driver") == "vfio-pci"}
     findings = sorted(_acknowledge(findings, asked, given), key=rank)
     return {
@@ -75,6 +68,33 @@ def make_plan(machine, devices, acknowledge, matcher):
         "findings": findings,
         "refused": any(f["severity"] == "refuse" for f in findings),
     }
+
+
+SHOWN = ("VH121",)
+"""Findings of severity info that a plan shows; the audit shows them all."""
+
+
+def _relevant(machine, selected):
+    """The machine's findings that concern the selected functions, a bridge above one, a group, or the whole host."""
+    view = View(machine)
+    above = {bridge["address"] for address in selected for bridge in view.above(address)}
+    result = []
+    for found in evaluate(machine):
+        if found["severity"] == "info" and found["code"] not in SHOWN:
+            continue
+        if "device" in found:
+            concerned = found["device"] in selected or found["device"] in above
+        elif "group" in found:
+            concerned = not selected.isdisjoint(found["group"])
+        else:
+            concerned = True
+        if concerned:
+            result.append(found)
+    return result
+
+
+def _said(findings, new):
+    return any(f["code"] == new["code"] and f.get("device") == new.get("device") for f in findings)
 
 
 def identity(function, name):
@@ -136,12 +156,13 @@ def _acknowledge(findings, asked, given):
         elif not RULES[code]["acknowledgeable"]:
             why = "%s cannot be acknowledged" % code
         else:
-            hits = [f for f in findings if f["code"] == code and f.get("device") == address]
+            hits = [f for f in findings
+                    if f["code"] == code and (f.get("device") == address or address in f.get("group", ()))]
             for hit in hits:
                 hit["acknowledged"] = True
                 hit["severity"] = "warn"
             if hits or address in given:
                 continue
             why = "%s has no finding %s in this plan" % (address, code)
-        result.append(finding("VH190", ["acknowledged %s for %s: %s" % (code, address, why)], host="acknowledge"))
+        result.append(finding("VH190", on_host("acknowledge", "acknowledged %s for %s: %s" % (code, address, why))))
     return result

@@ -24,7 +24,7 @@ def report(machine, plan):
     lines = [_headline(plan)]
     shown = []
     for device in plan["devices"]:
-        findings = [f for f in plan["findings"] if f.get("device") in device["selected"]]
+        findings = [f for f in plan["findings"] if f not in shown and _concerns(f, device["selected"])]
         shown += findings
         lines += [""] + _device(groups, device, findings)
     rest = [f for f in plan["findings"] if f not in shown]
@@ -33,6 +33,10 @@ def report(machine, plan):
         for finding in rest:
             lines += _finding(finding)
     return lines
+
+
+def _concerns(finding, selected):
+    return finding.get("device") in selected or any(a in selected for a in finding.get("group", ()))
 
 
 def _headline(plan):

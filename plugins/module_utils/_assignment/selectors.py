@@ -23,7 +23,7 @@ _ID = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{4}$")
 def select(machine, spec, matcher):
     """The functions one device entry selects, sorted by address.
 
-    :param machine: machine document (schema 1).
+    :param machine: machine document (schema 2).
     :param spec: ``{name, address | id | match, functions: all|listed, count: slots}``.
     :param matcher: ``(expression, functions) -> functions``; raises ValueError on a bad expression.
     Raises ValueError naming the device, the value and the remedy; where the selection is not
@@ -43,9 +43,9 @@ def select(machine, spec, matcher):
 
 def functions_of(machine):
     """``machine['functions']`` once the document is one we can read; else ValueError."""
-    if not isinstance(machine, dict) or machine.get("schema") != 1 or not isinstance(machine.get("functions"), list):
+    if not isinstance(machine, dict) or machine.get("schema") != 2 or not isinstance(machine.get("functions"), list):
         raise ValueError(
-            "the machine document is not one of schema 1 with a list of functions (found schema %r); "
+            "the machine document is not one of schema 2 with a list of functions (found schema %r); "
             "pass what vfio.host.iommu_info returns as 'machine'"
             % (machine.get("schema") if isinstance(machine, dict) else machine)
         )
@@ -115,7 +115,7 @@ def candidates(functions):
     rows = [("ADDRESS", "ID", "CLASS", "DRIVER", "GROUP WITH")]
     for function in functions[:MAX_CANDIDATES]:
         others = [a for a in function.get("group_members") or [] if a != function["address"]]
-        if function.get("group") is None:
+        if not function["group_members"]:
             others = ["no group"]
         rows.append((
             function["address"],

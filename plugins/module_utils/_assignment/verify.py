@@ -59,7 +59,7 @@ def _group(groups, device, address):
     members = groups.members(address) if groups.actual else None
     if members is None:
         return _check(check, False, wanted, "no group")
-    foreign = [a for a in members if a not in device["selected"] and not groups.is_bridge(a)]
+    foreign = [a for a in members if a not in device["selected"] and not groups.stays(a)]
     found = "also " + "; ".join(groups.describe(a) for a in foreign) if foreign else wanted
     return _check(check, not foreign, wanted, found)
 

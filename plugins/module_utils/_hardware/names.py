@@ -73,23 +73,54 @@ def modules_for(text, modaliases):
     """Kernel modules that would claim devices, from the text of modules.alias.
 
     :param modaliases: iterable of sysfs modaliases, ``pci:v00008086d...``.
-    :return: ``{modalias: [module, ...]}``, sorted, for all given. Drivers that only bind when
-        asked for by name (``vfio_pci:`` aliases) are not among them.
+    :return: two ``{modalias: [module, ...]}``, sorted, for all given: drivers that bind by themselves, and
+        vfio drivers made for the device (``vfio_pci:`` aliases), without vfio-pci, which takes any.
     """
-    found = {alias: set() for alias in modaliases}
-    # v and d fields are compared before any pattern is tried: that leaves some dozens of 9,000
-    vendors = {alias[5:13] for alias in found}
-    devices = {alias[14:22] for alias in found}
+    matcher = _Matcher(modaliases)
     for line in text.split("\n"):
-        if not line.startswith("alias pci:v"):
-            continue
-        rest = line[11:]
-        vendor = "*" if rest[:1] == "*" else rest[:8]
-        device = rest[len(vendor) + 1:]
-        device = "*" if device[:1] == "*" else device[:8]
-        if (vendor == "*" or vendor in vendors) and (device == "*" or device in devices):
-            dummy, pattern, module = line.split(" ", 2)
-            for alias, modules in found.items():
-                if fnmatch.fnmatchcase(alias, pattern):
-                    modules.add(module.strip())
-    return {alias: sorted(modules) for alias, modules in found.items()}
+        if line.startswith("alias pci:v"):
+            matcher.take(*line[6:].partition(" ")[::2])
+        elif line.startswith("alias vfio_pci:v"):
+            pattern, dummy, module = line[11:].partition(" ")
+            if module.strip() != "vfio_pci":
+                matcher.take(pattern, module, variant=True)
+    return matcher.found, matcher.variants
+
+
+def builtin_for(text, modaliases):
+    """``{modalias: [module, ...]}`` of built-in drivers, from modules.builtin.modinfo (NUL between entries)."""
+    matcher = _Matcher(modaliases)
+    for entry in text.split("\0"):
+        module, dummy, pattern = entry.partition(".alias=")
+        if pattern.startswith("pci:v"):
+            matcher.take(pattern, module)
+    return matcher.found
+
+
+class _Matcher:
+    """Modaliases against patterns; vendor and device are compared before a pattern is tried."""
+
+    def __init__(self, modaliases):
+        self.found = {alias: [] for alias in modaliases}
+        self.variants = {alias: [] for alias in self.found}
+        self.by_ids = {}
+        for alias in self.found:
+            self.by_ids.setdefault((alias[5:13], alias[14:22]), []).append(alias)
+        self.by_vendor = {}
+        for (vendor, dummy), aliases in self.by_ids.items():
+            self.by_vendor.setdefault(vendor, []).extend(aliases)
+
+    def take(self, pattern, module, variant=False):
+        vendor = "*" if pattern[5:6] == "*" else pattern[5:13]
+        device = pattern[6 + len(vendor):]
+        if vendor == "*":
+            candidates = self.found
+        elif device[:1] == "*":
+            candidates = self.by_vendor.get(vendor, ())
+        else:
+            candidates = self.by_ids.get((vendor, device[:8]), ())
+        target = self.variants if variant else self.found
+        module = module.strip()
+        for alias in candidates:
+            if module not in target[alias] and fnmatch.fnmatchcase(alias, pattern):
+                target[alias] = sorted(target[alias] + [module])

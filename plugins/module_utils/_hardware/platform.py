@@ -8,7 +8,13 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
+import zlib
+
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state
+from ansible_collections.vfio.host.plugins.module_utils._hardware import acs
 
 LOADER_INFO = "/sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 """Written by the loader that started the kernel (systemd Boot Loader Interface)."""
@@ -25,12 +31,114 @@ LIBVIRT = ("/usr/sbin/libvirtd", "/usr/sbin/virtqemud")
 QEMU = ("/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-system-aarch64", "/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm")
 
 
+CONFIG_OPTIONS = (
+    "INTEL_IOMMU", "INTEL_IOMMU_DEFAULT_ON", "INTEL_IOMMU_DEFAULT_ON_INTGPU_OFF", "AMD_IOMMU", "IRQ_REMAP",
+    "IOMMU_DEFAULT_PASSTHROUGH", "VFIO", "VFIO_PCI", "VFIO_PCI_IGD", "VFIO_PCI_VGA", "VFIO_IOMMU_TYPE1", "KVM", "IOMMUFD",
+)
+"""Options of the kernel's configuration that matter here."""
+
+BUILTIN = ("vfio", "vfio_pci", "vfio_iommu_type1", "kvm", "xhci_pci", "nvme", "ahci", "i915", "amdgpu", "nouveau", "simpledrm",
+           "snd_hda_intel", "igb", "ixgbe", "e1000e")
+"""Modules of which it matters whether they are built into the kernel."""
+
+FOUND = "/var/lib/vfio-host/found.json"
+"""What the last run found, in short; written by the site playbook."""
+
+
 def kernel(inputs, cpuinfo):
+    host = inputs.host
+    release = inputs.text("/proc/sys/kernel/osrelease", "the running kernel is unknown").strip() or None
+    cmdline = inputs.text("/proc/cmdline", "what the kernel was started with is unknown").strip()
+    modules = host.read("/lib/modules/%s/modules.builtin" % release) if release else None
     return {
-        "release": inputs.text("/proc/sys/kernel/osrelease", "the running kernel is unknown").strip() or None,
-        "cmdline": inputs.text("/proc/cmdline", "what the kernel was started with is unknown").strip(),
-        "machine": inputs.host.read_attribute("/proc/sys/kernel/arch") or machine(cpuinfo),
+        "release": release,
+        "cmdline": cmdline,
+        "machine": host.read_attribute("/proc/sys/kernel/arch") or machine(cpuinfo),
+        "config": _config(host, release),
+        "builtin": parse_builtin(modules) if modules else None,
+        "acs_override": override_option(cmdline),
+        "quirk_table": acs.quirk_table(release),
     }
+
+
+def override_option(cmdline):
+    """Value of the override patch's option, None without it."""
+    values = [t.partition("=")[2] for t in cmdline.split() if t.startswith("pcie_acs_override=")]
+    return ",".join(values) if values else None
+
+
+def parse_builtin(text):
+    """Those of BUILTIN that modules.builtin lists, sorted."""
+    listed = {re.sub(r"\.ko.*$", "", line.rpartition("/")[2]).replace("-", "_") for line in text.splitlines()}
+    return sorted(listed & set(BUILTIN))
+
+
+def _config(host, release):
+    """``{option: "y", "m" or "n"}`` from the kernel's configuration, or None."""
+    text = host.read("/boot/config-%s" % release) or host.read("/lib/modules/%s/config" % release) if release else None
+    if not text:
+        packed = host.read_bytes("/proc/config.gz", 1 << 20)
+        try:
+            text = gzip.decompress(packed).decode("ascii", "replace") if packed else None
+        except (OSError, EOFError, zlib.error):
+            text = None
+    return parse_config(text) if text else None
+
+
+def parse_config(text):
+    """The options of CONFIG_OPTIONS; one that the text does not set is ``n``. None for what is no configuration."""
+    found = dict(re.findall(r"^CONFIG_(\w+)=([ym])$", text, re.MULTILINE))
+    return {option: found.get(option, "n") for option in CONFIG_OPTIONS} if found else None
+
+
+def product(inputs, cpuinfo):
+    """What the machine says of itself (DMI), and whether it is a virtual one."""
+    def said(name):
+        text = inputs.host.read_attribute("/sys/class/dmi/id/" + name)
+        return text or None
+
+    virtual = None
+    flags = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
+    if flags:
+        virtual = " hypervisor " in flags.group(1) + " "
+    return {
+        "vendor": said("sys_vendor"),
+        "name": said("product_name"),
+        "board": said("board_name"),
+        "firmware": said("bios_version"),
+        "firmware_date": said("bios_date"),
+        "virtual": virtual,
+    }
+
+
+def numa(inputs):
+    """``[{node, cpus, memory, distances}]``, [] when unknown."""
+    host = inputs.host
+    home = "/sys/devices/system/node"
+    nodes = sorted(int(name[4:]) for name in host.listdir(home) if re.match(r"^node\d+$", name))
+    result = []
+    for node in nodes:
+        folder = "%s/node%d" % (home, node)
+        size = re.search(r"MemTotal:\s+(\d+) kB", host.read(folder + "/meminfo") or "")
+        cpus = host.read_attribute(folder + "/cpulist")
+        distances = (host.read_attribute(folder + "/distance") or "").split()
+        result.append({
+            "node": node,
+            "cpus": None if cpus is None else count_list(cpus),
+            "memory": int(size.group(1)) * 1024 if size else None,
+            "distances": {str(n): int(d) for n, d in zip(nodes, distances) if d.isdigit()},
+        })
+    return result
+
+
+def count_list(text):
+    """How many numbers a list like ``0-3,8`` has."""
+    total = 0
+    for part in text.split(","):
+        first, dummy, last = part.partition("-")
+        if first.strip().isdigit() and (last or first).strip().isdigit():
+            total += max(int(last or first) - int(first) + 1, 0)
+    return total
 
 
 def machine(cpuinfo):
@@ -43,24 +151,142 @@ def machine(cpuinfo):
 
 
 def cpu(cpuinfo):
-    """``{vendor, count}`` from the text of /proc/cpuinfo."""
+    """``{vendor, model, count, cores}`` from the text of /proc/cpuinfo."""
     vendor = re.search(r"^(?:vendor_id|CPU implementer)\s*: (.*)$", cpuinfo, re.MULTILINE)
+    model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
+    cores = set()
+    for block in cpuinfo.split("\n\n"):
+        ids = [re.search(r"^%s\s*: (\d+)$" % name, block, re.MULTILINE) for name in ("physical id", "core id")]
+        if all(ids):
+            cores.add(tuple(found.group(1) for found in ids))
     return {
         "vendor": vendor.group(1).strip() if vendor else None,
+        "model": model.group(1).strip() if model else None,
         "count": len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)),
+        "cores": len(cores) or None,
     }
 
 
 def memory(inputs):
-    found = re.search(r"^MemTotal:\s+(\d+) kB", inputs.text("/proc/meminfo", "memory size unknown"), re.MULTILINE)
-    return {"total": int(found.group(1)) * 1024 if found else None}
+    """Sizes in bytes: ``{total, available, hugepages: [{size, total, free}]}``."""
+    host = inputs.host
+    text = inputs.text("/proc/meminfo", "memory size unknown")
+    pages = []
+    for name in host.listdir("/sys/kernel/mm/hugepages"):
+        size = re.match(r"^hugepages-(\d+)kB$", name)
+        counts = [host.read_attribute("/sys/kernel/mm/hugepages/%s/%s" % (name, what)) or ""
+                  for what in ("nr_hugepages", "free_hugepages")]
+        if size and all(count.isdigit() for count in counts):
+            pages.append({"size": int(size.group(1)) * 1024, "total": int(counts[0]), "free": int(counts[1])})
+
+    def bytes_of(name):
+        found = re.search(r"^%s:\s+(\d+) kB" % name, text, re.MULTILINE)
+        return int(found.group(1)) * 1024 if found else None
+
+    return {"total": bytes_of("MemTotal"), "available": bytes_of("MemAvailable"), "hugepages": pages}
 
 
-def iommu(inputs, cmdline, groups):
+def requested(inputs):
+    """What the list of devices for vfio-pci asks for, [] without one; an unreadable line is a missing input."""
+    text = inputs.host.read(_assignment_state.DEVICES)
+    if not text:
+        return []
+    try:
+        return _assignment_state.parse(text)
+    except ValueError as exc:
+        inputs.miss(_assignment_state.DEVICES, "what was asked for is unknown: %s" % exc)
+        return []
+
+
+def previous(inputs):
+    """What the last run found (FOUND), or None."""
+    text = inputs.host.read(FOUND)
+    if not text:
+        return None
+    try:
+        found = json.loads(text)
+        return {"functions": dict(found["functions"]), "groups": [list(group) for group in found["groups"]]}
+    except (ValueError, KeyError, TypeError):
+        inputs.miss(FOUND, "what the last run found cannot be read")
+        return None
+
+
+def found_summary(machine):
+    """What FOUND keeps of a machine document: identities, and the kernel's own groups without their numbers."""
+    return {
+        "functions": {f["address"]: {"id": f["id"], "subsystem": "%s:%s" % (f["subsystem_vendor"], f["subsystem_device"]),
+                                     "class": f["class"], "serial": f["serial"]} for f in machine["functions"]},
+        "groups": sorted(group["members"] for group in machine["groups"] if group["source"] == "actual"),
+    }
+
+
+def iommu(inputs, cmdline, groups, rcba, functions):
     """State of the IOMMU and one sentence why; ``groups`` as groups.read() returns them."""
-    tables = [table for table in ("DMAR", "IVRS") if inputs.host.exists("%s/%s" % (ACPI_TABLES, table))]
-    units = inputs.host.listdir(IOMMU_UNITS)
-    return judge_iommu(tables[0] if tables else None, units, len(groups), cmdline)
+    host = inputs.host
+    tables = [table for table in ("DMAR", "IVRS") if host.exists("%s/%s" % (ACPI_TABLES, table))]
+    units = host.listdir(IOMMU_UNITS)
+    found = judge_iommu(tables[0] if tables else None, units, len(groups), cmdline)
+    unsafe = host.read_attribute("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts")
+    dmar = host.read_bytes("%s/DMAR" % ACPI_TABLES) if "DMAR" in tables else None
+    found.update(
+        interrupt_remapping=_interrupt_remapping(inputs, found["active"]),
+        unsafe_interrupts={"Y": True, "1": True, "N": False, "0": False}.get(unsafe),
+        rmrr=parse_rmrr(dmar, {f["address"]: f["bus"]["secondary"] for f in functions if f["bus"]}) if dmar else None,
+        rcba=rcba,
+    )
+    return found
+
+
+def _interrupt_remapping(inputs, active):
+    """Whether interrupts are remapped: their chips are then called IR-... in /proc/interrupts (x86)."""
+    text = inputs.host.read("/proc/interrupts")
+    if not text:
+        if active:
+            inputs.miss("/proc/interrupts", "whether interrupts are remapped is unknown")
+        return None
+    if re.search(r"\sIR-", text):
+        return True
+    return False if re.search(r"\s(IO-APIC|PCI-MSI)", text) else None
+
+
+def parse_rmrr(data, secondary):
+    """``[{start, end, functions}]``: memory of the DMAR table that firmware reserves for functions.
+
+    VT-d specification 8.4 and 8.3.1. :param secondary: ``{bridge: bus number behind it}``, to follow paths.
+    """
+    found = []
+    at = 48
+    while at + 4 <= len(data):
+        size = int.from_bytes(data[at + 2:at + 4], "little")
+        if size < 4:
+            break
+        if data[at:at + 2] == b"\x01\x00" and at + 24 <= len(data):
+            segment = int.from_bytes(data[at + 6:at + 8], "little")
+            found.append({
+                "start": int.from_bytes(data[at + 8:at + 16], "little"),
+                "end": int.from_bytes(data[at + 16:at + 24], "little"),
+                "functions": _scope(data[at + 24:at + size], segment, secondary),
+            })
+        at += size
+    return found
+
+
+def _scope(data, segment, secondary):
+    """Addresses of a device scope: entries of type, length, flags, reserved, id, start bus and a path."""
+    addresses = []
+    at = 0
+    while at + 8 <= len(data) and data[at + 1] >= 8:
+        bus, address = data[at + 5], None
+        for step in range(at + 6, min(at + data[at + 1], len(data)) - 1, 2):
+            if bus is None:
+                address = None
+                break
+            address = "%04x:%02x:%02x.%d" % (segment, bus, data[step] & 0x1F, data[step + 1] & 7)
+            bus = secondary.get(address)
+        if data[at] in (1, 2) and address:
+            addresses.append(address)
+        at += data[at + 1]
+    return addresses
 
 
 def judge_iommu(table, units, group_count, cmdline):

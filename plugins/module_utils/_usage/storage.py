@@ -12,158 +12,177 @@ A use is ``{kind, what, chain, function, finding}``, see docs/machine_document.m
 
 from __future__ import annotations
 
-import os
 import re
 
-from ansible_collections.vfio.host.plugins.module_utils._hardware import pci
+from ansible_collections.vfio.host.plugins.module_utils._usage import network
+from ansible_collections.vfio.host.plugins.module_utils._usage.block import IN_MEMORY, MOUNTS, Blocks
+from ansible_collections.vfio.host.plugins.module_utils._usage.block import lies_on, parse_mounts, unescape
 
 FINDING = "VH201"
-MOUNTS = "/proc/self/mountinfo"
-BLOCK = "/sys/class/block"
 
-SPANNING = ("btrfs", "bcachefs")
-"""Filesystems over several devices: mountinfo gives them an anonymous device number."""
+REMOTE = ("nfs", "nfs4", "cifs", "smb3", "ceph")
+"""Filesystems of the kernel's that lie on a server; those in user space (FUSE) are not followed."""
 
-IN_MEMORY = ("tmpfs", "ramfs", "rootfs")
+VIRTIO = {"virtiofs": "virtiofs", "9p": "9pnet_virtio"}
+"""Filesystems that a hypervisor gives by a virtio device, and the device's driver."""
 
-
-def parse_mounts(text):
-    """``[{device, point, fstype, source}]`` from /proc/self/mountinfo; see proc(5)."""
-    mounts = []
-    for line in text.splitlines():
-        left, dummy, right = line.partition(" - ")
-        fields, tail = left.split(), right.split()
-        if len(fields) >= 6 and len(tail) >= 2:
-            mounts.append({
-                "device": fields[2],
-                "point": _unescape(fields[4]),
-                "fstype": tail[0],
-                "source": _unescape(tail[1]),
-            })
-    return mounts
+INSTANCES = ("ext4", "xfs", "f2fs")
+"""Filesystems that have a folder for each mounted device in /sys/fs, in whatever namespace it is mounted."""
 
 
 def parse_swaps(text):
     """Paths of swap partitions from /proc/swaps; a swap file lies on a mounted filesystem."""
     rows = [line.split() for line in text.splitlines()[1:]]
-    return [_unescape(row[0]) for row in rows if len(row) >= 2 and row[1] == "partition"]
+    return [unescape(row[0]) for row in rows if len(row) >= 2 and row[1] == "partition"]
 
 
-def _unescape(text):
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
+def servers(mount):
+    """Addresses of the servers that a network filesystem is on, as its mount options or its source say."""
+    if mount["fstype"] == "ceph":
+        text = mount["options"].get("mon_addr", "").replace("/", ",") or mount["source"].split("/")[0]
+        return re.findall(r"\[([0-9a-fA-F:.]+)\]", text) or re.findall(r"(?<![\w.])(\d+(?:\.\d+){3})(?![\w.])", text)
+    return [address.partition("%")[0] for address in [mount["options"].get("addr", "")] if address]
 
 
 def read(inputs):
     """``(uses, unknowns)`` of every mounted filesystem and every swap partition."""
-    host = inputs.host
-    mounts = parse_mounts(inputs.text(MOUNTS, "mounted filesystems are unknown"))
-    wanted, unknowns = _block_devices(host, mounts)
-    for path in parse_swaps(host.read("/proc/swaps") or ""):
-        wanted.setdefault(_device_name(host, path), "swap")
-    if not any(mount["point"] == "/" for mount in mounts):
-        unknowns.append(_unknown("/", "no root filesystem is listed in %s" % MOUNTS))
-    uses = []
-    for name, what in wanted.items():
-        for names, home in _chains(host, name):
-            why = "%s cannot be followed in %s" % (names[-1], BLOCK)
-            functions, why = _hardware(host, home) if home else (None, why)
-            if why:
-                unknowns.append(_unknown(what, why))
-            for function in functions or ():
-                chain = [what, _path(host, names[0])] + list(names[1:]) + [function]
-                use = {"kind": "disk", "what": what, "chain": chain, "function": function, "finding": FINDING}
-                uses.append(use)
+    blocks = Blocks(inputs.host)
+    if not blocks.mounts:
+        inputs.miss(MOUNTS, "mounted filesystems are unknown")
+    uses, unknowns, dummy = needed(blocks)
     return uses, unknowns
 
 
-def _unknown(what, why):
-    return {"kind": "disk", "input": what, "why": why}
+def needed(blocks):
+    """``(uses, unknowns, names)``; ``names``: the block devices that are mounted or swapped to."""
+    uses, unknowns = [], []
+    wanted = _mounted(blocks, uses, unknowns)
+    for path in parse_swaps(blocks.host.read("/proc/swaps") or ""):
+        found = blocks.find(path)
+        if not found:
+            unknowns.append(unknown("swap", "%s is no block device that is known" % path))
+        for name in found:
+            wanted.setdefault(name, "swap")
+    for name, fstype in _elsewhere(blocks):
+        wanted.setdefault(name, "%s filesystem, mounted where this process does not see it" % fstype)
+    if not any(mount["point"] == "/" for mount in blocks.mounts):
+        unknowns.append(unknown("/", "no root filesystem is listed in %s" % MOUNTS))
+    for name, what in wanted.items():
+        follow(blocks, name, what, uses, unknowns)
+    return uses, unknowns, list(wanted)
 
 
-def _block_devices(host, mounts):
-    """``({block device name: mount point}, unknowns)``; of several points the shortest."""
+def unknown(what, why, kind="disk"):
+    return {"kind": kind, "input": what, "why": why}
+
+
+def follow(blocks, name, what, uses, unknowns):
+    """Add the uses, or the unknowns, of a block device that is needed for ``what``."""
+    ways, problems = blocks.down(name)
+    uses += [use(what, way) for way in ways]
+    unknowns += [unknown(what, why, kind) for kind, why in problems]
+
+
+def use(what, way):
+    chain = [what] + list(way)
+    return {"kind": "disk", "what": what, "chain": chain, "function": chain[-1], "finding": FINDING}
+
+
+def _mounted(blocks, uses, unknowns):
+    """``{block device name: mount point}``; of several points the shortest.
+
+    Adds the uses of what is on no block device, and the unknowns. A filesystem is looked at once.
+    """
     wanted = {}
-    unknowns = []
-    silent = set()
-    for mount in sorted(mounts, key=lambda m: len(m["point"])):
-        point = mount["point"]
-        devices = []
-        if not mount["device"].startswith("0:"):
-            link = host.readlink("/sys/dev/block/" + mount["device"])
-            if link:
-                devices = [os.path.basename(link)]
-            else:
-                unknowns.append(_unknown(point, "no block device %s in /sys/dev/block" % mount["device"]))
-        elif mount["fstype"] in SPANNING:
-            devices = _members(host, mount)
-        elif mount["fstype"] == "zfs" or (point == "/" and mount["fstype"] not in IN_MEMORY):
-            pool = mount["source"].split("/")[0]  # one note for a pool, not one for each dataset
-            if pool not in silent:
-                unknowns.append(_unknown(point, "%s (%s) does not say which disks it is on" % (pool, mount["fstype"])))
-            silent.add(pool)
-        for name in devices:
+    seen = set()
+    for mount in sorted(blocks.mounts, key=lambda m: len(m["point"])):
+        point, fstype = mount["point"], mount["fstype"]
+        key = mount["device"] if fstype != "zfs" else mount["source"].split("/")[0]  # a pool, not each dataset
+        if key in seen:
+            continue
+        if fstype not in IN_MEMORY:
+            seen.add(key)
+        names, why = blocks.under(mount)
+        if not names and not why:
+            names, why = _on_no_device(blocks, mount, uses, unknowns)
+        if why:
+            unknowns.append(unknown(point, why))
+        for name in names:
             wanted.setdefault(name, point)
-    return wanted, unknowns
+    return wanted
 
 
-def _members(host, mount):
-    """All devices of a filesystem that spans several; those of its mount source at least."""
-    devices = [_device_name(host, path) for path in mount["source"].split(":")]
-    for folder in host.listdir("/sys/fs/btrfs"):
-        listed = host.listdir("/sys/fs/btrfs/%s/devices" % folder)
-        if devices[0] in listed:
-            return listed
-    return devices
+def _on_no_device(blocks, mount, uses, unknowns):
+    """``(names, why)`` as Blocks.under(), of a filesystem on the network, from a hypervisor, or over others."""
+    point, fstype = mount["point"], mount["fstype"]
+    if fstype in REMOTE:
+        _remote(blocks, mount, uses, unknowns)
+        return [], None
+    if fstype in VIRTIO:
+        folder = "/sys/bus/virtio/drivers/" + VIRTIO[fstype]
+        homes = ["%s/%s" % (folder, name) for name in blocks.host.listdir(folder) if name.startswith("virtio")]
+        ways = [way for home in homes for way in blocks.functions(blocks.host.real(home))]
+        uses += [use(point, ("%s %s" % (fstype, mount["source"]),) + way) for way in ways]
+        if homes:
+            return [], None
+    if point != "/" or fstype in IN_MEMORY:
+        return [], None
+    if fstype == "overlay":
+        return _overlay(blocks, mount)
+    return [], "%s (%s) does not say which disks it is on" % (mount["source"], fstype)
 
 
-def _device_name(host, path):
-    """Kernel name of /dev/..., links followed; a slash in it is ``!`` in sysfs (cciss!c0d0)."""
-    return host.real(path)[len("/dev/"):].replace("/", "!")
+def _remote(blocks, mount, uses, unknowns):
+    point, source = mount["point"], "%s (%s)" % (mount["source"], mount["fstype"])
+    lost = [] if servers(mount) else ["%s names no address" % source]
+    for address in servers(mount):
+        ways, why = blocks.reach(address, mount["options"].get("clientaddr") or None)
+        uses += [use(point, (source,) + way) for way in ways]
+        lost += ["%s: %s" % (source, why)] if why else []
+    for why in lost[:1]:
+        unknowns += [unknown(point, why, kind) for kind in (("disk", "network") if point == "/" else ("network",))]
 
 
-def _path(host, name):
-    mapped = host.read_attribute("%s/%s/dm/name" % (BLOCK, name))
-    return "/dev/mapper/" + mapped if mapped else "/dev/" + name.replace("!", "/")
+def _overlay(blocks, mount):
+    """``(names, why)`` of a root that is laid over others: of all the filesystems its folders are on.
 
-
-def _chains(host, name, above=()):
-    """Every way down from a block device: ``(names, sysfs folder of the last or None)``.
-
-    A partition leads to its disk; dm, md, bcache and the like to their ``slaves``.
+    A folder that was mounted only in the initramfs looks as if it were on the overlay itself, or in
+    memory: then there is no telling.
     """
-    names = above + (name,)
-    if name in above or not host.exists("%s/%s" % (BLOCK, name)):
-        yield names, None
-        return
-    home = host.real("%s/%s" % (BLOCK, name))
-    if host.exists(home + "/partition"):
-        lower = [os.path.basename(os.path.dirname(home))]
-    else:
-        lower = host.listdir(home + "/slaves")
-    if not lower:
-        yield names, home
-    for below in lower:
-        yield from _chains(host, below, names)
+    options = mount["options"]
+    folders = [f for f in options.get("lowerdir", "").split(":") + [options.get("upperdir", "")] if f]
+    names = []
+    for folder in folders:
+        below = lies_on(folder, blocks.mounts) if folder.startswith("/") else None
+        if below is None or below["fstype"] == "overlay":
+            return names, "overlay over %s, which is not mounted where it can be seen" % folder
+        found, why = blocks.under(below)
+        names += found
+        if why:
+            return names, why
+    return names, None if names else "overlay does not say which disks it is on"
 
 
-def _hardware(host, home):
-    """``(PCI functions, None)`` for a disk's folder, or ``(None, why)`` when they are not known.
+def _elsewhere(blocks):
+    """``[(name, fstype)]`` of all mounted block devices, as filesystems list them: other namespaces' too."""
+    host = blocks.host
+    known = set(blocks.names)
+    found = [(name, fstype) for fstype in INSTANCES for name in host.listdir("/sys/fs/" + fstype) if name in known]
+    for fstype, pattern in (("btrfs", "/sys/fs/btrfs/%s/devices"), ("bcachefs", "/sys/fs/bcachefs/%s")):
+        for folder in host.listdir("/sys/fs/" + fstype):
+            found += [(name, fstype) for name in blocks.of_filesystem(pattern % folder) if name in known]
+    return found
 
-    An empty list is an answer: the disk is in memory, in a file, or not on PCI.
-    """
-    functions = pci.addresses_in(home)
-    if functions:
-        return functions[-1:], None
-    name = os.path.basename(home)
-    if "/nvme-subsystem/" in home:  # native multipath: the disk hangs below no controller
-        subsystem = os.path.dirname(home)
-        controllers = [c for c in host.listdir(subsystem) if re.match(r"nvme\d+$", c)]
-        found = [pci.addresses_in(host.real("%s/%s" % (subsystem, c))) for c in controllers]
-        if found and all(found):
-            return sorted({functions[-1] for functions in found}), None
-        return None, "not every controller of %s is on PCI" % name
-    if re.match(r"(loop|ram|zram)\d+$", name):
-        return [], None  # a loop's file lies on a filesystem that is mounted, and listed, itself
-    if "/virtual/" in home or re.search(r"/session\d+/", home):
-        return None, "%s is reached through something that names no device" % name
-    return [], None
+
+def network_root(host):
+    """Why the root filesystem may need the network, or None when it does not."""
+    uses, unknowns, dummy = needed(Blocks(host))
+    links = set(host.listdir(network.NET))
+    for found in uses:
+        over = links.intersection(found["chain"][1:-1])
+        if found["what"] == "/" and over:
+            return "/ is reached over %s" % " ".join(sorted(over))
+    kinds = [mount["fstype"] for mount in parse_mounts(host.read(MOUNTS) or "") if mount["point"] == "/"]
+    if kinds[-1:] == ["zfs"]:  # may name no disks, but a pool is not reached over a network either
+        return None
+    return next((found["why"] for found in unknowns if found["input"] == "/"), None)

@@ -8,8 +8,8 @@ import pytest
 
 from ansible_collections.vfio.host.plugins.module_utils._assignment.plan import make_plan
 from ansible_collections.vfio.host.plugins.plugin_utils._jmespath import matching
-from ansible_collections.vfio.host.tests.unit.assignment.machines import (
-    P8H67, P8H67_GROUPS, at, build, on_vfio, p8h67_on, use)
+from ansible_collections.vfio.host.tests.unit.machines import (
+    P8H67, P8H67_GROUPS, at, build, on_vfio, p8h67_on, refresh, use)
 
 GPU = {"name": "gaming_gpu", "address": "0000:01:00.0"}
 
@@ -61,19 +61,26 @@ def test_a_foreign_member_refuses_and_is_named():
     made = plan(machine, {"name": "smbus", "address": "00:1f.3", "functions": "listed"})
     assert made["refused"] and codes(made) == [("VH101", "refuse")]
     assert made["findings"][0]["device"] == "0000:00:1f.3"
-    assert made["findings"][0]["evidence"] == [
+    assert made["findings"][0]["evidence"][:2] == [
         "in the actual group of 0000:00:1f.3: 0000:00:1f.0 8086:1c4a isa_bridge, no driver",
         "in the actual group of 0000:00:1f.3: 0000:00:1f.2 8086:1c02 sata, driver ahci"]
+    assert "functions of one slot that do not isolate" in made["findings"][0]["evidence"][2]
 
 
-def test_a_host_bridge_in_the_group_is_no_companion():
-    machine = p8h67_on()
-    members = ["0000:00:00.0", "0000:00:01.0", "0000:01:00.0", "0000:01:00.1"]
-    for address in members:
-        at(machine, address).update(group="1", group_members=members)
-    made = plan(machine, GPU)
-    assert codes(made) == [("VH101", "refuse")]
-    assert made["devices"][0]["companions"] == ["0000:00:01.0"]
+@pytest.mark.parametrize("driver, expected", [(None, []), ("skx_uncore", [("VH101", "refuse")])])
+def test_a_host_bridge_without_a_driver_is_left_alone(driver, expected):
+    text = """
+    00:02.0 conventional 1234:1111 vga
+    00:03.0 conventional 1022:1482 host_bridge multi
+    00:03.1 root_port 1022:1483 pci_bridge multi
+    0b:00.0 endpoint 10de:1c03 vga < 00:03.1 multi
+    0b:00.1 endpoint 10de:10f1 audio < 00:03.1 multi
+    """
+    machine = build(text, groups="00:02.0\n00:03.0 00:03.1 0b:00.0 0b:00.1", table="IVRS")
+    at(machine, "00:03.0")["driver"] = driver
+    made = plan(refresh(machine), {"name": "gpu", "address": "0b:00.0"})
+    assert [c for c in codes(made) if c[1] == "refuse"] == expected
+    assert ("0000:00:03.0" in made["devices"][0]["companions"]) == (driver is None)
 
 
 def test_a_group_is_not_split_between_two_devices():
@@ -110,10 +117,11 @@ def test_members_are_found_by_the_number_too():
 
 def test_one_device_over_two_groups():
     groups = P8H67_GROUPS.replace("02:00.0 02:00.1", "02:00.0\n02:00.1")
-    made = plan(build(groups=groups), {"name": "gpu", "address": "02:00.0"})
+    card = P8H67.replace("< 00:1c.0 multi", "< 00:1c.0 multi acs")
+    made = plan(build(card, groups=groups), {"name": "gpu", "address": "02:00.0"})
     assert made["findings"] == []
     assert made["devices"][0]["group_members"] == ["0000:02:00.0", "0000:02:00.1"]
-    listed = plan(build(groups=groups), {"name": "gpu", "address": "02:00.0", "functions": "listed"})
+    listed = plan(build(card, groups=groups), {"name": "gpu", "address": "02:00.0", "functions": "listed"})
     assert not listed["refused"] and listed["devices"][0]["selected"] == ["0000:02:00.0"]
 
 
@@ -145,10 +153,12 @@ def test_with_the_iommu_off_groups_are_predicted():
 
 
 def test_a_predicted_foreign_member_refuses():
-    made = plan(build(P8H67.replace(" acs", "")), {"name": "second", "address": "02:00"})
+    machine = build()
+    machine["host"]["iommu"]["rcba"] = False
+    made = plan(refresh(machine), {"name": "second", "address": "02:00"})
     assert made["refused"]
     assert "predicted group" in only(made, "VH101")[0]["evidence"][0]
-    assert "too large" in only(made, "VH101")[0]["evidence"][-1]
+    assert any("RCBA is disabled" in fact for fact in only(made, "VH101")[0]["evidence"])
 
 
 def test_groups_of_an_inactive_iommu_are_not_believed():
@@ -161,10 +171,12 @@ def test_groups_of_an_inactive_iommu_are_not_believed():
 def test_partial_inputs_refuse():
     machine = build()
     at(machine, "00:01.0")["port_type"] = "unknown"
-    assert ("VH111", "refuse") in codes(plan(machine, GPU))
+    refresh(machine)
+    made = plan(machine, GPU)
+    assert "0000:00:01.0" in only(made, "VH111")[0]["evidence"][0]
     assert not only(plan(machine, {"name": "second", "address": "02:00"}), "VH111")
-    machine["source"]["privileged"] = False
-    assert ("VH111", "refuse") in codes(plan(machine, {"name": "second", "address": "02:00"}))
+    machine["host"]["iommu"]["rcba"] = None
+    assert only(plan(refresh(machine), {"name": "second", "address": "02:00"}), "VH111")
 
 
 @pytest.mark.parametrize("machine", [p8h67_on(), build()])
@@ -223,7 +235,8 @@ def test_after_the_hand_over_the_acknowledgement_stays_right():
 def test_isolation_cannot_be_acknowledged(code):
     machine = {"VH101": p8h67_on(), "VH102": p8h67_on(), "VH111": build()}[code]
     if code == "VH111":
-        machine["source"]["privileged"] = False
+        at(machine, "01:00.0")["capabilities"] = None
+        refresh(machine)
     address = {"VH101": "00:1f.3", "VH102": "00:01.0", "VH111": "01:00.0"}[code]
     made = plan(machine, {"name": "x", "address": address, "functions": "listed"},
                 acknowledge=[{"code": code, "device": address}])

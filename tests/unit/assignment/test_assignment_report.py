@@ -7,7 +7,7 @@ from __future__ import annotations
 from ansible_collections.vfio.host.plugins.module_utils._assignment.plan import make_plan
 from ansible_collections.vfio.host.plugins.module_utils._assignment.report import report
 from ansible_collections.vfio.host.plugins.plugin_utils._jmespath import matching
-from ansible_collections.vfio.host.tests.unit.assignment.machines import at, build, p8h67_on, use
+from ansible_collections.vfio.host.tests.unit.machines import at, build, p8h67_on, use
 
 
 def text(machine, *devices, **more):
@@ -39,7 +39,7 @@ def test_a_refused_plan_says_why_and_what_next():
     assert "- disk: / <- /dev/sda2 <- sda <- 0000:00:1f.2" in seen
     assert "predicted group also has: 0000:00:1f.0, 0000:00:1f.3" in seen
     assert "predicted group has nothing else" in seen
-    assert "[docs/findings.md#vh201]" in seen
+    assert "[docs/findings/VH201.md]" in seen
     assert "\nThe host\n  INFO VH110 Groups are predicted" in seen
 
 

@@ -11,7 +11,7 @@ from ansible_collections.vfio.host.plugins.module_utils._assignment.parameters i
 from ansible_collections.vfio.host.plugins.module_utils._assignment.plan import make_plan
 from ansible_collections.vfio.host.plugins.module_utils._assignment.verify import verify
 from ansible_collections.vfio.host.plugins.plugin_utils._jmespath import matching
-from ansible_collections.vfio.host.tests.unit.assignment.machines import at, build, on_vfio, p8h67_on
+from ansible_collections.vfio.host.tests.unit.machines import at, build, on_vfio, p8h67_on
 
 BOTH = ["01:00.0", "01:00.1"]
 DEVICES = [{"name": "gpu", "address": "01:00.0"}]

@@ -10,7 +10,7 @@ import yaml
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import normalise, sort_key
 from ansible_collections.vfio.host.plugins.module_utils._assignment.selectors import select
 from ansible_collections.vfio.host.plugins.plugin_utils._jmespath import matching
-from ansible_collections.vfio.host.tests.unit.assignment.machines import P8H67, at, build, p8h67_on
+from ansible_collections.vfio.host.tests.unit.machines import P8H67, at, build, p8h67_on
 
 TWINS = P8H67 + """
 07:00.0 endpoint 10de:1380 vga < 00:1c.5 multi
@@ -72,7 +72,8 @@ def test_no_match_shows_endpoints_with_their_groups():
     row = next(line for line in message.splitlines() if line.startswith("  0000:00:1f.2"))
     assert row.split() == ["0000:00:1f.2", "8086:1c02", "sata", "ahci", "0000:00:1f.0", "0000:00:1f.3"]
     assert "0000:00:1c.0 " not in message  # a bridge is no candidate
-    assert "no group" in error(build(), address="09:00.0")
+    at(machine, "00:1f.2")["group_members"] = []
+    assert "no group" in error(machine, address="09:00.0")
 
 
 def test_a_long_table_is_cut():
@@ -119,9 +120,9 @@ def test_an_unquoted_address_says_to_quote_it():
     assert "quotes" in error(p8h67_on(), **spec)
 
 
-@pytest.mark.parametrize("machine", [None, [], {}, {"schema": 2, "functions": []}, {"schema": 1}])
+@pytest.mark.parametrize("machine", [None, [], {}, {"schema": 3, "functions": []}, {"schema": 1}])
 def test_a_document_that_is_none(machine):
-    with pytest.raises(ValueError, match="schema 1"):
+    with pytest.raises(ValueError, match="schema 2"):
         select(machine, {"name": "gpu", "address": "01:00.0"}, matching)
 
 

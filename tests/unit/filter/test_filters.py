@@ -9,7 +9,7 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.vfio.host.plugins.filter import iommu_parameters, plan, report, select, verify
 from ansible_collections.vfio.host.plugins.plugin_utils import _jmespath
-from ansible_collections.vfio.host.tests.unit.assignment.machines import build, on_vfio, p8h67_on
+from ansible_collections.vfio.host.tests.unit.machines import build, on_vfio, p8h67_on
 
 GPU = {"name": "gpu", "match": "vendor == '10de' && class_name == 'vga'"}
 
@@ -38,8 +38,9 @@ def test_inputs_are_not_changed():
 
 @pytest.mark.parametrize("call, words", [
     (lambda: plan.plan(p8h67_on(), [{"name": "x", "adress": "1"}]), "vfio.host.plan: device x: unknown key adress"),
-    (lambda: plan.plan("text", []), "vfio.host.plan: the machine document is not one of schema 1"),
-    (lambda: plan.plan({"schema": 1, "functions": []}, []), "vfio.host.plan: the input has not the documented form"),
+    (lambda: plan.plan("text", []), "vfio.host.plan: the machine document is not one of schema 2"),
+    (lambda: plan.plan({"schema": 1, "functions": []}, []), "schema 2 .*found schema 1"),
+    (lambda: plan.plan({"schema": 2, "functions": []}, []), "vfio.host.plan: the input has not the documented form"),
     (lambda: plan.plan(p8h67_on(), [object()]), "vfio.host.plan: devices: cannot be read as plain data"),
     (lambda: select.select_functions(p8h67_on(), GPU["name"]), "vfio.host.select: a device entry must be a mapping"),
     (lambda: iommu_parameters.iommu_parameters(build(table=None)), "vfio.host.iommu_parameters: .*firmware"),

@@ -14,15 +14,30 @@ PCI_PATH = "/sys/devices/pci0000:00"
 
 
 def config_space(vendor, device, code, bridge=False, multifunction=False, express=None, flr=False, af_flr=False,
-                 msi=False, msix=False, acs=None, dsn=None, total_vfs=None, ats=False, size=4096):
-    """Bytes of a configuration space; ``express`` is a port type, ``acs`` (capability, control)."""
+                 msi=False, msix=False, acs=None, dsn=None, total_vfs=None, ats=False, size=4096, buses=None, link=None,
+                 rebar=None, rcba=None, no_soft_reset=None, wide_acs=False):
+    """Bytes of a configuration space; ``express`` is a port type, ``acs`` (capability, control).
+
+    ``buses`` (secondary, subordinate); ``link`` (speed code, width, most speed, most width); ``rebar``
+    [(bar, size exponent above 1 MiB, [exponents offered])]; ``rcba`` bit 0 at 0xf0; ``wide_acs``: double words.
+    """
     data = bytearray(size)
+    if buses:
+        data[0x19], data[0x1A] = buses
+    if rcba is not None and size > 0xF4:
+        struct.pack_into("<I", data, 0xF0, 0xFED1C000 | int(rcba))
     struct.pack_into("<HHHH", data, 0, vendor, device, 0, 0)
     data[0x08:0x0C] = bytes([2]) + code.to_bytes(3, "little")
     data[0x0E] = (1 if bridge else 0) | (0x80 if multifunction else 0)
     plain = []
     if express is not None:
-        plain.append((0x10, struct.pack("<HI", express << 4 | 2, (1 << 28) if flr else 0)))
+        body = struct.pack("<HI", express << 4 | 2, (1 << 28) if flr else 0)
+        if link:
+            speed, width, most_speed, most_width = link
+            body += struct.pack("<IIHH", 0, most_speed | most_width << 4, 0, speed | width << 4)
+        plain.append((0x10, body))
+    if no_soft_reset is not None:
+        plain.append((0x01, struct.pack("<HH", 3, 8 if no_soft_reset else 0)))
     if msi:
         plain.append((0x05, b"\0\0"))
     if msix:
@@ -40,11 +55,15 @@ def config_space(vendor, device, code, bridge=False, multifunction=False, expres
     if dsn is not None:
         extended.append((0x03, dsn.to_bytes(8, "little")))
     if acs is not None:
-        extended.append((0x0D, struct.pack("<HH", *acs)))
+        extended.append((0x0D, struct.pack("<II" if wide_acs else "<HH", *acs)))
     if ats:
         extended.append((0x0F, b"\0\0"))
     if total_vfs is not None:
-        extended.append((0x10, struct.pack("<IHHHH", 0, 0, 0, total_vfs, 3)))  # control.. at +8
+        extended.append((0x10, struct.pack("<IHHHHHHHHH", 0, 0, 0, total_vfs, 3, 0, 0x80, 2, 0, 0x10CA)))  # from +6 on
+    if rebar:
+        body = b"".join(struct.pack("<II", sum(1 << 4 + e for e in offered), bar | len(rebar) << 5 | size_ << 8)
+                        for bar, size_, offered in rebar)
+        extended.append((0x15, body))
     at = 0x100
     for number, (name, body) in enumerate(extended):
         following = at + 0x40 if number + 1 < len(extended) else 0
@@ -145,13 +164,21 @@ class FakeMachine:
             self.link("/dev/mapper/" + mapper, "/dev/" + name)
         return home
 
-    def mount(self, point, name=None, fstype="ext4", source=None, number=None):
+    def udev(self, name, *links, **properties):
+        """Entry of block device ``name`` in udev's database; ``links`` below /dev."""
+        with open(self.outside("/sys/class/block/%s/dev" % name)) as handle:
+            number = handle.read().strip()
+        lines = ["S:" + link for link in links] + ["I:1", "E:ID_SERIAL=x"]
+        lines += ["E:%s=%s" % item for item in sorted(properties.items())] + ["G:systemd", "V:1"]
+        self.write("/run/udev/data/b" + number, "\n".join(lines) + "\n")
+
+    def mount(self, point, name=None, fstype="ext4", source=None, number=None, options="rw"):
         """Mount block device ``name``, or something without one, at ``point``."""
         if name:
             with open(self.outside("/sys/class/block/%s/dev" % name)) as handle:
                 number = handle.read().strip()
-        self.mounts.append("30 1 %s / %s rw,relatime shared:1 - %s %s rw"
-                           % (number or "0:99", point, fstype, source or "/dev/%s" % name))
+        self.mounts.append("30 1 %s / %s rw,relatime shared:1 - %s %s %s"
+                           % (number or "0:99", point, fstype, source or "/dev/%s" % name, options))
         self.write("/proc/self/mountinfo", "\n".join(self.mounts) + "\n")
 
     # -- network ----------------------------------------------------------------------------------
@@ -213,6 +240,7 @@ def base(root, cmdline=CMDLINE, table="DMAR"):
     machine.write("/proc/sys/kernel/osrelease", "6.1.0-18-amd64\n")
     machine.write("/proc/sys/kernel/arch", "x86_64\n")
     machine.write("/proc/cpuinfo", "".join("processor\t: %d\nvendor_id\t: AuthenticAMD\n" % n for n in range(2)))
+    machine.write("/proc/interrupts", "  24:  0  0  IR-PCI-MSI 327680-edge  xhci_hcd\n")
     machine.write("/proc/meminfo", "MemTotal:        4028440 kB\nMemFree: 1 kB\n")
     machine.write("/usr/share/misc/pci.ids", "# ids\n1234  QEMU\n\t1111  Virtual Video Controller\n"
                   "8086  Intel Corporation\n\t10d3  82574L\n\t\t1af4 1100  sub\n\t2922  AHCI\n")
@@ -252,6 +280,10 @@ def p8h67(root, iommu=True):
     add("0000:00:19.0", "8086:10d3", "020000", 5, driver="e1000e", express=9, dsn=0x525400FFFF123456, flr=True)
     add("0000:00:1f.0", "8086:2918", "060100", 6, multifunction=True)
     add("0000:00:1f.2", "8086:2922", "010601", 6, driver="ahci", msi=True)
+    machine.write("/proc/consoles", "tty0                 -WU (EC p  )    4:7\n")
+    machine.write("/proc/iomem", "00001000-0009ffff : System RAM\n")
+    machine.folder("/proc/1/fd")
+    machine.write("/run/udev/data/b8:1", "E:ID_PART_TABLE_TYPE=gpt\n")
     machine.disk("sda", machine.homes["0000:00:1f.2"] + "/ata1/host0/target0:0:0/0:0:0:0/block", partitions=2)
     machine.mount("/", "sda1")
     machine.nic("enp0s25", machine.homes["0000:00:19.0"])

@@ -27,7 +27,57 @@ def test_acs_serial_and_flr_are_read():
 
 def test_sriov_counts():
     found = config_space.describe(build(0x8086, 1, 0x020000, express=0, total_vfs=7))
-    assert found["capabilities"]["sriov"] == {"total_vfs": 7, "num_vfs": 3}
+    assert found["capabilities"]["sriov"] == {
+        "total_vfs": 7, "num_vfs": 3, "offset": 0x80, "stride": 2, "vf_device": "10ca"}
+
+
+def test_link_resizable_bars_soft_reset_and_bus_numbers():
+    found = config_space.describe(build(0x10DE, 1, 0x030000, express=0, link=(3, 8, 4, 16), no_soft_reset=True,
+                                        rebar=[(0, 4, [4]), (1, 8, [6, 8, 13])]))
+    assert found["link"] == {"speed": 8.0, "width": 8, "max_speed": 16.0, "max_width": 16}
+    assert found["resizable_bars"] == [
+        {"bar": 0, "size": 1 << 24, "sizes": [1 << 24]},
+        {"bar": 1, "size": 1 << 28, "sizes": [1 << 26, 1 << 28, 1 << 33]}]
+    assert found["capabilities"]["no_soft_reset"] is True
+    assert config_space.describe(build(0x10DE, 1, 0x030000, express=9))["link"] is None
+    bridge = config_space.describe(build(0x8086, 1, 0x060400, bridge=True, express=4, buses=(3, 5)))
+    assert bridge["bus"] == {"secondary": 3, "subordinate": 5}
+
+
+def test_intels_double_word_acs_registers():
+    wide = {"express": 4, "acs": (0x1F, 0x1D), "wide_acs": True}
+    assert config_space.describe(build(0x8086, 0xA110, 0x060400, **wide))["capabilities"]["acs"]["control"] == 0x1D
+    assert config_space.describe(build(0x8086, 0xA330, 0x060400, **wide))["capabilities"]["acs"]["control"] == 0
+
+
+def test_zeros_that_an_archiver_added_are_no_capabilities():
+    data = build(0x8086, 1, 0x060400, bridge=True, express=4, acs=(1, 1))
+    padded = config_space.trim(data[:64] + bytes(4032))
+    assert len(padded) == 64 and config_space.describe(padded)["capabilities"] is None
+    assert config_space.trim(data) == data
+    plain = build(0x8086, 1, 0x060000, size=256)  # announces no list: nothing was lost
+    assert config_space.trim(plain) == plain
+
+
+def rom(*kinds):
+    """Images of 512 bytes: their code types."""
+    data = b""
+    for number, kind in enumerate(kinds):
+        image = bytearray(512)
+        image[0:2], image[0x18:0x1A] = b"\x55\xaa", b"\x1c\x00"
+        image[0x1C:0x20], image[0x2C], image[0x30] = b"PCIR", 1, kind
+        image[0x31] = 0x80 if number == len(kinds) - 1 else 0
+        data += bytes(image)
+    return data
+
+
+@pytest.mark.parametrize("data, kinds", [
+    (rom(0), ["legacy"]), (rom(0, 3), ["legacy", "efi"]), (rom(3), ["efi"]), (rom(1), ["other"]), (b"", []),
+    (b"\xff" * 512, []), (rom(0)[:0x1a], []), (rom(0, 3)[:520], ["legacy"]), (rom(0)[:0x18] + b"\xff\xff" + rom(0)[0x1a:], []),
+])
+def test_images_of_an_expansion_rom(data, kinds):
+    assert [image["kind"] for image in config_space.rom_images(data)] == kinds
+    assert all(image["size"] == 512 for image in config_space.rom_images(data))
 
 
 def test_conventional_with_advanced_features():
@@ -38,9 +88,7 @@ def test_conventional_with_advanced_features():
 
 def test_the_64_bytes_of_a_plain_user_are_unknown_not_absent():
     found = config_space.describe(build(0x8086, 1, 0x060400, bridge=True, express=4, acs=(1, 1))[:64])
-    assert found == {
-        "port_type": "unknown", "is_bridge": True, "multifunction": False, "serial": None, "capabilities": None,
-    }
+    assert found == dict(config_space.BLANK, is_bridge=True, multifunction=False, bus={"secondary": 0, "subordinate": 0})
 
 
 def test_without_extended_space_the_capabilities_are_incomplete():

@@ -28,7 +28,7 @@ def machine(tmp_path):
 
 def test_document_is_plain_and_complete(machine):
     assert json.loads(json.dumps(machine)) == machine
-    assert machine["schema"] == 1
+    assert machine["schema"] == 2
     assert machine["source"]["missing"] == []
     assert machine["host"]["usage_unknown"] == []
     assert [f["address"] for f in machine["functions"]] == sorted(functions(machine))
@@ -62,18 +62,20 @@ def test_groups_are_the_kernels(machine):
 def test_iommu_state(machine):
     assert machine["host"]["iommu"] == {
         "active": True, "vendor": "intel", "firmware_table": "DMAR", "units": ["dmar0"],
-        "reason": "active: dmar0, 7 groups",
+        "reason": "active: dmar0, 7 groups", "interrupt_remapping": True, "unsafe_interrupts": None, "rmrr": None,
+        "rcba": None,
     }
-    assert machine["host"]["cpu"] == {"vendor": "AuthenticAMD", "count": 2}
+    assert machine["host"]["cpu"] == {"vendor": "AuthenticAMD", "model": None, "count": 2, "cores": None}
 
 
 def test_iommu_off(tmp_path):
     p8h67(tmp_path, iommu=False)
     machine = collect(Host(str(tmp_path)))
-    assert machine["groups"] == []
+    assert ["0000:00:01.0", "0000:01:00.0", "0000:01:00.1"] in [group["members"] for group in machine["groups"]]
+    assert {group["source"] for group in machine["groups"]} == {"predicted"}
     assert machine["host"]["iommu"]["active"] is False
     assert "no intel_iommu=on" in machine["host"]["iommu"]["reason"]
-    assert {f["confidence"] for f in machine["functions"]} == {"unknown"}
+    assert {f["confidence"] for f in machine["functions"]} == {"predicted"}
     assert {f["group"] for f in machine["functions"]} == {None}
     # the use of a device does not depend on the IOMMU
     assert functions(machine)["0000:00:1f.2"]["used_by"][0]["finding"] == "VH201"
@@ -92,7 +94,7 @@ def test_groups_of_vfio_without_iommu_are_none(tmp_path):
     machine.pci("0000:00:03.0", "8086:10d3", "020000", group=0)
     machine.write("/sys/kernel/iommu_groups/0/name", "vfio-noiommu\n")
     found = collect(Host(str(tmp_path)))
-    assert found["groups"] == [] and found["functions"][0]["group"] is None
+    assert [group["source"] for group in found["groups"]] == ["predicted"] and found["functions"][0]["group"] is None
     assert found["host"]["iommu"]["active"] is False
 
 
@@ -157,7 +159,16 @@ def test_modules_by_id_by_class_and_several():
     )
     gpu = "pci:v000010DEd00001380sv00001043sd00000000bc03sc00i00"
     usb = "pci:v00001033d00000194sv00000000sd00000000bc0Csc03i30"
-    assert names.modules_for(text, [gpu, usb]) == {gpu: ["nouveau", "nvidia"], usb: ["xhci_pci"]}
+    loadable, variants = names.modules_for(text + "alias vfio_pci:v000010DEd00001380sv*sd*bc*sc*i* nvgrace\n"
+                                           "alias vfio_pci:v*d*sv*sd*bc*sc*i* vfio_pci\n", [gpu, usb])
+    assert loadable == {gpu: ["nouveau", "nvidia"], usb: ["xhci_pci"]}
+    assert variants == {gpu: ["nvgrace"], usb: []}
+
+
+def test_built_in_drivers():
+    usb = "pci:v00001033d00000194sv00000000sd00000000bc0Csc03i30"
+    text = "xhci_pci.alias=pci:v*d*sv*sd*bc0Csc03i30*\0xhci_pci.license=GPL\0ahci.alias=pci:v*d*sv*sd*bc01sc06i01*\0"
+    assert names.builtin_for(text, [usb]) == {usb: ["xhci_pci"]}
 
 
 # -- platform ----------------------------------------------------------------------------------
@@ -200,7 +211,7 @@ def test_boot_of_the_tree(machine):
     assert machine["host"]["boot"] == {
         "firmware": "bios", "loader": "grub", "evidence": ["/proc/cmdline has BOOT_IMAGE=/boot/vmlinuz-6.1.0-18-amd64"],
     }
-    assert machine["host"]["memory"] == {"total": 4028440 * 1024}
+    assert machine["host"]["memory"] == {"total": 4028440 * 1024, "available": None, "hugepages": []}
 
 
 def test_machine_name_of_older_kernels():

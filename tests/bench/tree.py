@@ -1,0 +1,32 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Synthetic machines of any size: root ports with ACS, each with a card of seven functions; eight to a step."""
+
+from __future__ import annotations
+
+import pathlib
+
+from ansible_collections.vfio.host.tests.unit.hardware import fake_machine
+
+CARDS = ("8086:1521 020000", "10de:1380 030000", "144d:a808 010802", "8086:293e 040300", "1033:0194 0c0330")
+
+
+def build(folder, functions, groups=True):
+    """A tree with that many functions (a multiple of eight), with the kernel's groups or without."""
+    machine = fake_machine.base(pathlib.Path(folder))
+    number = 0
+    for step in range(functions // 8):
+        domain, place = divmod(step, 248)
+        port = "%04x:00:%02x.%d" % (domain, 1 + place // 8, place % 8)
+        bus = 1 + place
+        machine.pci(port, "8086:2f02", "060400", driver="pcieport", express=4, acs=(0x1F, 0x1D), buses=(bus, bus),
+                    multifunction=True, group=number if groups else None)
+        # every domain has its own root bus
+        number += 1
+        ids, code = CARDS[step % len(CARDS)].split(" ")
+        for part in range(7):
+            machine.pci("%04x:%02x:00.%d" % (domain, bus, part), ids, code, parent=port, express=0, multifunction=True,
+                        msi=True, link=(3, 8, 4, 16), flr=True, group=number if groups else None)
+        number += 1
+    return machine.root

@@ -1,0 +1,71 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads that never end: played by a host whose read sleeps."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ansible_collections.vfio.host.plugins.module_utils import _machine, _watch
+from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostTimeout
+from ansible_collections.vfio.host.tests.unit.hardware.fake_machine import p8h67
+
+
+class Hanging(Host):
+    """Reading ``stuck`` paths takes a minute."""
+
+    stuck = ()
+
+    def _drain(self, fd, limit, whole=False):
+        if self.current.endswith(self.stuck):
+            time.sleep(60)
+        return Host._drain(fd, limit, whole)
+
+
+@pytest.fixture
+def host(tmp_path):
+    p8h67(tmp_path)
+    return Hanging(str(tmp_path))
+
+
+def test_what_hangs_is_missing_and_the_rest_is_there(host, monkeypatch):
+    monkeypatch.setattr(_watch, "READ_TIMEOUT", 0.5)
+    host.stuck = ("0000:00:19.0/config", "/proc/swaps")
+    host_without = Host(host.root)
+    began = time.monotonic()
+    machine = _watch.watched(host, _machine.collect, timeout=0.5)
+    assert time.monotonic() - began < 10
+    assert host.blocked and all(path.endswith(host.stuck) for path in host.blocked)
+    assert set(host.blocked) <= {missing["input"] for missing in machine["source"]["missing"]}
+    functions = {f["address"]: f for f in machine["functions"]}
+    assert functions["0000:00:19.0"]["capabilities"] is None and functions["0000:01:00.0"]["capabilities"]
+    assert len(functions) == len(_machine.collect(host_without)["functions"])
+
+
+def test_nothing_hangs_and_the_document_is_the_same(host):
+    assert _machine.read(host) == _machine.collect(Host(host.root))
+    assert host.blocked == set()
+
+
+def test_too_many_hanging_reads_are_an_error_that_names_them(host):
+    host.stuck = ("config",)
+    with pytest.raises(HostTimeout, match="8 reads did not end.*0000:00:00.0/config"):
+        _watch.watched(host, _machine.collect, timeout=0.1)
+
+
+def test_a_long_computation_is_no_hanging_read(host):
+    def work(this):
+        this.read("/proc/cmdline")
+        this.current = None
+        time.sleep(1)
+        return "done"
+
+    assert _watch.watched(host, work, timeout=0.2) == "done"
+
+
+def test_an_error_of_the_child_is_told():
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        _watch.watched(Host(), lambda host: 1 // 0)
