@@ -283,7 +283,6 @@ def p8h67(root, iommu=True):
     machine.write("/proc/consoles", "tty0                 -WU (EC p  )    4:7\n")
     machine.write("/proc/iomem", "00001000-0009ffff : System RAM\n")
     machine.folder("/proc/1/fd")
-    machine.write("/run/udev/data/b8:1", "E:ID_PART_TABLE_TYPE=gpt\n")
     machine.disk("sda", machine.homes["0000:00:1f.2"] + "/ata1/host0/target0:0:0/0:0:0:0/block", partitions=2)
     machine.mount("/", "sda1")
     machine.nic("enp0s25", machine.homes["0000:00:19.0"])

@@ -29,7 +29,7 @@ def machine(tmp_path):
 def test_document_is_plain_and_complete(machine):
     assert json.loads(json.dumps(machine)) == machine
     assert machine["schema"] == 2
-    assert machine["source"]["missing"] == []
+    assert [missing["input"] for missing in machine["source"]["missing"]] == ["/run/udev/data"]
     assert machine["host"]["usage_unknown"] == []
     assert [f["address"] for f in machine["functions"]] == sorted(functions(machine))
 
@@ -103,7 +103,7 @@ def test_unreadable_config_is_named(tmp_path):
     machine.pci("0000:00:1b.0", "8086:293e", "040300", config=b"\xff" * 4096)
     found = collect(Host(str(tmp_path)))
     assert functions(found)["0000:00:1b.0"]["capabilities"] is None
-    assert [miss["input"] for miss in found["source"]["missing"]] == ["config of 0000:00:1b.0"]
+    assert [miss["input"] for miss in found["source"]["missing"]] == ["config of 0000:00:1b.0", "/run/udev/data"]
 
 
 def test_virtual_function_knows_its_physical_one(tmp_path):
