@@ -18,6 +18,7 @@ DEMO_RESULT_LINES = 10  # two for each guest and for the second run, one for eac
 LABS = os.path.join(bootstrap.BUILD, "lab")
 
 PYTEST_RESULT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed|deselected)")
+TOPOLOGIES = re.compile(r"^(\d+) agree, (\d+) do not", re.MULTILINE)
 SANITY_TEST = re.compile(r'^Running sanity test "?([a-z0-9-]+)"?', re.MULTILINE)
 SANITY_PYTHON = re.compile(r'^Running sanity test .* (?:on|with) Python ([0-9.]+)', re.MULTILINE)
 SANITY_SKIPPED = re.compile(r'Skipping sanity test .* on Python ([0-9.]+)')
@@ -128,13 +129,20 @@ def amd(*steps):
     ]
 
 
+def topologies(name, seconds, *arguments):
+    """Groups predicted with the IOMMU off against the kernel's with it on, on small emulated machines."""
+    return [Stage(name, [["python", "tools/topologies/run.py"] + list(arguments)], seconds, 4 * seconds,
+                  required=False, note=topology_note, count=topology_count)]
+
+
 def test():
-    return unit() + lint() + sanity() + molecule() + amd()
+    return unit() + browser() + lint() + sanity() + topologies("groups of emulated machines", 130) + molecule() + amd()
 
 
 def test_all():
     """``test`` and what is too slow for it: every step of the demo and the way back, on both IOMMU vendors."""
-    return unit() + lint() + sanity() + molecule() + [
+    return unit() + browser() + lint() + sanity() + topologies("groups of emulated machines", 130) + topologies(
+        "groups of random machines", 1200, "--random", "50", "--kernels", "bookworm,trixie") + molecule() + [
         Stage("lab of the whole way", [lab_playbook("lab_up", "all")], 90, 600),
         Stage("the whole way and back", judged("all", "refuse", "check", "site", "groups", "guests", "second_run", "revert"),
               1200, 4000, required=False, count=one_check),
@@ -174,6 +182,17 @@ def pytest_count(text, passed):
     counted = {kind: int(number) for number, kind in PYTEST_RESULT.findall(_pytest_closing(text))}
     failed = counted.get("failed", 0) + counted.get("error", 0) + counted.get("errors", 0)
     return counted.get("passed", 0), failed if passed else max(1, failed)
+
+
+def topology_count(text, passed):
+    found = TOPOLOGIES.search(text)
+    agree, differ = (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+    return agree, differ if passed else max(1, differ)
+
+
+def topology_note(text):
+    found = TOPOLOGIES.search(text)
+    return found.group(0) if found else ""
 
 
 def sanity_note(text):

@@ -69,11 +69,11 @@ def demo_closing(run, status):
 
 
 def test(dummy):
-    return carry_out("test", ["lab", "sanity"], plans.test(), count_closing)
+    return carry_out("test", ["lab", "sanity", "browser"], plans.test(), count_closing)
 
 
 def test_all(dummy):
-    return carry_out("test-all", ["lab", "sanity"], plans.test_all(), count_closing)
+    return carry_out("test-all", ["lab", "sanity", "browser"], plans.test_all(), count_closing)
 
 
 def unit(dummy):

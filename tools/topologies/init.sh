@@ -1,4 +1,4 @@
-#!/bin/busybox sh
+#!/bin/sh
 # Copyright (c) 2026, vfio.host contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -48,9 +48,9 @@ for function in /sys/bus/pci/devices/*; do
     count=$((count + 1))
     cd -P "$function" || continue
     path=$PWD
-    read -r vendor <vendor
-    read -r device <device
-    read -r class <class
+    read -r vendor <"$path/vendor"
+    read -r device <"$path/device"
+    read -r class <"$path/class"
     class=${class#0x}
     echo "${path##*/} ${class%??}: ${vendor#0x}:${device#0x}"
     echo "	Path: $path"

@@ -20,6 +20,7 @@ def image(busybox, modules):
     parts = [_member(name, mode=0o040755) for name in FOLDERS]
     parts.append(_member("dev/console", mode=CONSOLE[0], device=CONSOLE[1:]))
     parts.append(_member("bin/busybox", busybox, 0o100755))
+    parts.append(_member("bin/sh", b"busybox", 0o120777))
     parts.append(_member("init", init, 0o100755))
     parts.append(_member("modules/order", "".join(name + "\n" for name, dummy in modules).encode("ascii")))
     parts += [_member("modules/" + name, data) for name, data in modules]

@@ -22,7 +22,8 @@ EXPRESS = (
 """Functions with a PCI Express capability where they are on an Express bus."""
 # Not here: UHCI controllers, on which the firmware may spend 16 seconds
 CONVENTIONAL_PORTED = (
-    ("rtl8139", {}), ("ne2k_pci", {}), ("e1000", {}), ("pcnet", {}), ("i82550", {}), ("tulip", {}), ("lsi53c895a", {}), ("am53c974", {}), ("megasas", {}), ("ati-vga", {}),
+    ("rtl8139", {}), ("ne2k_pci", {}), ("e1000", {}), ("pcnet", {}), ("i82550", {}), ("tulip", {}), ("lsi53c895a", {}),
+    ("am53c974", {}), ("megasas", {}), ("ati-vga", {}),
     ("pci-testdev", {}),
 )
 CONVENTIONAL = (

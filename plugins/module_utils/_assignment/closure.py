@@ -46,7 +46,7 @@ class Groups:
             return []
         wide = group["bounds"]["largest"]
         chain = [self.functions[a]["parent"] for a in wide if a in self.functions]
-        asked = [a for a in sorted(set(wide) | {a for a in chain if a in self.functions}, key=sort_key)]
+        asked = sorted(set(wide) | {a for a in chain if a in self.functions}, key=sort_key)
         return [a for a in asked if not self.functions[a]["isolates"]["certain"]] or wide
 
     def reasons(self, address):

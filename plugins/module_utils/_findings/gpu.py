@@ -102,7 +102,7 @@ def _no_audio(view):
 def _many_functions(view):
     for gpu in _cards(view):
         functions = _card_functions(view, gpu)
-        if len(functions) > 2 and next(f for f in functions if f["class"].startswith("03")) is gpu:
+        if len(functions) > 2 and [f for f in functions if f["class"].startswith("03")][0] is gpu:
             yield on_device(gpu["address"], "The card has %d functions: %s." % (len(functions), named(functions)))
 
 
@@ -200,17 +200,17 @@ def _own_switch(view):
 
 def _window(gpu):
     """The entry of resizable_bars that can become the largest: the window to the GPU's memory. None without one."""
-    bars = [bar for bar in gpu["resizable_bars"] or () if bar["sizes"]]
-    return max(bars, key=lambda bar: max(bar["sizes"])) if bars else None
+    windows = [entry for entry in gpu["resizable_bars"] or () if entry["sizes"]]
+    return max(windows, key=lambda entry: max(entry["sizes"])) if windows else None
 
 
 def _small_window(view):
     found = []
     for gpu in _cards(view):
-        bar = _window(gpu)
-        if bar and bar["size"] <= SMALL_WINDOW and max(bar["sizes"]) > bar["size"]:
+        window = _window(gpu)
+        if window and window["size"] <= SMALL_WINDOW and max(window["sizes"]) > window["size"]:
             found.append("%s (BAR %s: %d of %d MiB)"
-                         % (describe(gpu), bar["bar"], bar["size"] // MIB, max(bar["sizes"]) // MIB))
+                         % (describe(gpu), window["bar"], window["size"] // MIB, max(window["sizes"]) // MIB))
     if found:
         yield on_host("gpu", "Resizable, and small now: %s." % listed(found))
 
@@ -218,9 +218,9 @@ def _small_window(view):
 def _large_window(view):
     found = []
     for gpu in _cards(view):
-        bars = [bar for bar in gpu["resources"] if bar["bar"] != "rom" and bar["size"] >= LARGE_WINDOW]
-        if bars:
-            largest = max(bars, key=lambda bar: bar["size"])
+        windows = [entry for entry in gpu["resources"] if entry["bar"] != "rom" and entry["size"] >= LARGE_WINDOW]
+        if windows:
+            largest = max(windows, key=lambda entry: entry["size"])
             found.append("%s (BAR %s: %s)" % (describe(gpu), largest["bar"], size(largest["size"])))
     if found:
         yield on_host("gpu", "4 GiB or more: %s." % listed(found))

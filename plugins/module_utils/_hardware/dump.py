@@ -126,12 +126,12 @@ def _take_words(section, line):
         section["notes"].setdefault(note.group(1), note.group(2).strip())
     elif region:
         number, kind, rom, start, words, size, unit = region.groups()
-        bar = "rom" if rom else int(number)
+        place = "rom" if rom else int(number)
         flags = [flag for flag, there in (
             ("io", kind == "I/O ports"), ("mem", kind != "I/O ports"),
             ("prefetchable", "prefetchable" in words and "non-prefetchable" not in words), ("64bit", "64-bit" in words),
         ) if there]
-        section["regions"].setdefault(bar, {"bar": bar, "start": int(start, 16),
+        section["regions"].setdefault(place, {"bar": place, "start": int(start, 16),
                                             "size": int(size) << 10 * " KMGT".index(unit or " "), "flags": flags})
 
 

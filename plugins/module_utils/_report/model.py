@@ -264,7 +264,7 @@ class Audit:
 
     def counts(self):
         """``{verdict: number of endpoints}``, every verdict there."""
-        result = dict.fromkeys(VERDICTS, 0)
+        result = {verdict: 0 for verdict in VERDICTS}
         for function in self.endpoints:
             verdict = self.verdict(function)
             result[verdict if verdict in result else "unknown"] += 1
@@ -301,7 +301,7 @@ class Audit:
 
     def severities(self):
         """``{severity: number of findings}``"""
-        result = dict.fromkeys(SEVERITIES, 0)
+        result = {severity: 0 for severity in SEVERITIES}
         for finding in self.machine["findings"]:
             result[finding["severity"]] += 1
         return result

@@ -131,7 +131,8 @@ def use(inputs, functions):
         keyboards.setdefault(address, []).append("Bluetooth" if "/bluetooth/" in path else path.rpartition("/")[2])
     if len(keyboards) != 1:
         return [], []
-    (address, paths), = keyboards.items()
+    address = list(keyboards)[0]
+    paths = keyboards[address]
     if address not in {function["address"] for function in functions if function["class"].startswith("0c03")}:
         return [], []
     chain = ["the only keyboard", paths[0], address]

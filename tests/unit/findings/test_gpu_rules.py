@@ -240,7 +240,7 @@ def test_459_the_card_has_a_switch():
 
 def bars(*sizes):
     """Resizable BARs of a Radeon: BAR 0 is its memory, BAR 2 its doorbells."""
-    return [{"bar": bar, "size": size, "sizes": supported} for bar, size, supported in sizes]
+    return [{"bar": place, "size": size, "sizes": supported} for place, size, supported in sizes]
 
 
 DOORBELLS = (2, 2 * MIB, [2 * MIB, 256 * MIB])
@@ -268,8 +268,8 @@ def test_460_a_window_that_is_large_or_cannot_grow(resizable):
     assert found_window(resizable) == {}
 
 
-def resource(bar, length):
-    return {"bar": bar, "start": 0x4000000000, "size": length, "flags": ["mem", "64bit", "prefetchable"]}
+def resource(place, length):
+    return {"bar": place, "start": 0x4000000000, "size": length, "flags": ["mem", "64bit", "prefetchable"]}
 
 
 def test_464_a_large_window():

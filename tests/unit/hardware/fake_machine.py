@@ -61,8 +61,8 @@ def config_space(vendor, device, code, bridge=False, multifunction=False, expres
     if total_vfs is not None:
         extended.append((0x10, struct.pack("<IHHHHHHHHH", 0, 0, 0, total_vfs, 3, 0, 0x80, 2, 0, 0x10CA)))  # from +6 on
     if rebar:
-        body = b"".join(struct.pack("<II", sum(1 << 4 + e for e in offered), bar | len(rebar) << 5 | size_ << 8)
-                        for bar, size_, offered in rebar)
+        body = b"".join(struct.pack("<II", sum(1 << 4 + e for e in offered), place | len(rebar) << 5 | exponent << 8)
+                        for place, exponent, offered in rebar)
         extended.append((0x15, body))
     at = 0x100
     for number, (name, body) in enumerate(extended):

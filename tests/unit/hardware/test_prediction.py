@@ -57,8 +57,6 @@ B650E = """
 """
 
 
-
-
 def groups(machine, **assumed):
     """``{frozenset of members}`` and the group entries by member."""
     taken = dict(acs.of_machine(machine), **assumed)

@@ -19,10 +19,18 @@ class Hanging(Host):
 
     stuck = ()
 
-    def _drain(self, fd, limit, whole=False):
-        if self.current.endswith(self.stuck):
+    def read_bytes(self, path, *args, **options):
+        self._hang(path)
+        return super().read_bytes(path, *args, **options)
+
+    def _read_in(self, path, folder, name, limit):
+        self._hang(path + "/" + name)
+        return super()._read_in(path, folder, name, limit)
+
+    def _hang(self, path):
+        if path.endswith(self.stuck) and path not in self.blocked:
+            self.current = path
             time.sleep(60)
-        return Host._drain(fd, limit, whole)
 
 
 @pytest.fixture
