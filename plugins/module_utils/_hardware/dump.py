@@ -131,8 +131,8 @@ def _take_words(section, line):
             ("io", kind == "I/O ports"), ("mem", kind != "I/O ports"),
             ("prefetchable", "prefetchable" in words and "non-prefetchable" not in words), ("64bit", "64-bit" in words),
         ) if there]
-        section["regions"].setdefault(place, {"bar": place, "start": int(start, 16),
-                                            "size": int(size) << 10 * " KMGT".index(unit or " "), "flags": flags})
+        length = int(size) << 10 * " KMGT".index(unit or " ")
+        section["regions"].setdefault(place, {"bar": place, "start": int(start, 16), "size": length, "flags": flags})
 
 
 def _close(sections, section, conflicts):
