@@ -40,6 +40,9 @@ def make_plan(machine, devices, acknowledge, matcher):
     findings = _relevant(machine, set(owners)) if selections else []
     if selections and not groups.actual:
         findings.append(finding("VH110", on_host("iommu", "the IOMMU is not active, so there are no actual groups")))
+    if machine["source"]["root"] == "lspci":
+        findings += [finding("VH205", on_device(address, "a dump of lspci does not tell what the host uses"))
+                     for address in sorted(owners, key=sort_key)]
     planned = []
     for name, functions in selections:
         selected = [f["address"] for f in functions]

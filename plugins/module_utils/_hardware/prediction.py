@@ -89,8 +89,9 @@ class _Machine:
         return function["physfn"] is None and len(self.slots[function["address"].rpartition(".")[0]]) > 1
 
     def covered(self, address):
-        """Whether an IOMMU covers the function at all: AMD's own function is outside."""
-        return not self.functions[address]["class"].startswith("0806")
+        """Whether an IOMMU covers the function at all: that of AMD and Hygon is a function itself, and outside."""
+        function = self.functions[address]
+        return not (function["class"].startswith("0806") and function["vendor"] in ("1022", "1d94"))
 
     def parent(self, address):
         return self.functions[address]["parent"] if address in self.functions else None

@@ -316,11 +316,10 @@ class Audit:
         iommu = self.host["iommu"]
         word = "on" if self.active else "off"
         units = ", ".join(clean(unit) for unit in (iommu.get("units") or [])[:8])
-        text = "The IOMMU is %s%s: %s" % (
-            word,
-            " (%s)" % units if units and self.active else "",
-            _sentence(clean(iommu.get("reason") or "not known why")),
-        )
+        reason = _sentence(clean(iommu.get("reason") or "not known why"))
+        if iommu["active"] is None:
+            return [("careful", "It is not known whether the IOMMU is on: %s" % reason)]
+        text = "The IOMMU is %s%s: %s" % (word, " (%s)" % units if units and self.active else "", reason)
         if self.active and iommu.get("interrupt_remapping") is False:
             text += " Interrupts are not remapped."
         if not self.functions:
@@ -407,7 +406,11 @@ class Audit:
                 )
             )
         unknown = self.host.get("usage_unknown") or []
-        if unknown:
+        if self.machine["source"]["root"] == "lspci":
+            result.append(
+                ("careful", "A dump does not tell what the host uses: its own display, disk and NIC are not for guests.")
+            )
+        elif unknown:
             result.append(
                 (
                     "careful",

@@ -142,6 +142,15 @@ def test_command_line(machine, token):
     assert found(machine) == [(token + " on the kernel command line", SDB1)]
 
 
+def test_what_the_command_line_names_and_nothing_knows(tmp_path):
+    """root= made the root that is mounted; where to resume from, or a key, may be anywhere."""
+    machine = FakeMachine(tmp_path)
+    machine.disk("sda", PCI_PATH + "/0000:00:1f.2/ata1/block")
+    machine.mount("/", "sda")
+    machine.write("/proc/cmdline", "root=UUID=1 resume=UUID=2 rd.luks.key=/k:UUID=3\n")
+    assert [u["input"].split()[0] for u in read(machine)[1]] == ["resume=UUID=2", "rd.luks.key=/k:UUID=3"]
+
+
 def test_resume_of_initramfs_tools(machine):
     machine.udev("sdb1", ID_FS_UUID="5")
     machine.write("/etc/initramfs-tools/conf.d/resume", "# x\nRESUME=none\n")

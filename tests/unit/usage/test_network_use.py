@@ -252,6 +252,17 @@ def test_open_vswitch(machine):
     assert sorted(functions(machine)) == ["0000:00:19.0", "0000:04:00.0"]
 
 
+def test_a_tunnel_beside_open_vswitch_is_no_port_of_it(machine):
+    pair_of_nics(machine, ("enp4s0", "203.0.113.2/24"))
+    machine.link(NIC2 + "/net/enp0s25/master", "/sys/class/net/ovs-system")
+    machine.nic("ovs-system", index=5)
+    machine.nic("tun0", index=6)
+    set_attribute(machine, "tun0", "tun_flags", "0x1001")
+    machine.addresses(("tun0", "192.0.2.2/24"))
+    connect(machine, client="192.0.2.9")
+    assert functions(machine) == ["0000:04:00.0"]
+
+
 def test_open_vswitch_in_user_space_is_unknown(machine):
     machine.nic("ovs-netdev", index=5)
     machine.nic("br0", index=6)
