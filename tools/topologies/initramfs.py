@@ -8,17 +8,17 @@ from __future__ import annotations
 import gzip
 import os
 
+SHELL = b"#!/bin/busybox sh\n"
 INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "init.sh")
 FOLDERS = ("bin", "dev", "modules", "proc", "sys")
-CONSOLE = (0o020600, 5, 1)
 
 
 def image(busybox, modules):
     """Bytes of the image. ``modules``: ``[(file name, bytes)]`` in the order in which they must be loaded."""
     with open(INIT, "rb") as script:
-        init = script.read()
+        init = SHELL + script.read()
     parts = [_member(name, mode=0o040755) for name in FOLDERS]
-    parts.append(_member("dev/console", mode=CONSOLE[0], device=CONSOLE[1:]))
+    parts.append(_member("dev/console", mode=0o020600, device=(5, 1)))
     parts.append(_member("bin/busybox", busybox, 0o100755))
     parts.append(_member("bin/sh", b"busybox", 0o120777))
     parts.append(_member("init", init, 0o100755))
