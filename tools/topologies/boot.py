@@ -17,7 +17,7 @@ MEMORY = "384"  # MiB
 
 OFF = {"intel": "intel_iommu=off", "amd": "amd_iommu=off"}
 ON = {"intel": "intel_iommu=on", "amd": "amd_iommu=on iommu=pt"}
-"""Through QEMU's AMD IOMMU the nvme driver gets no answer, so there it passes through: groups are formed all the same."""
+"""The nvme driver gets no answer through QEMU's AMD IOMMU, so there DMA passes through; the groups are the same."""
 
 
 RUNNING = set()
@@ -29,7 +29,8 @@ class BootError(Exception):
 
 def available():
     """Names of the devices that this QEMU has."""
-    said = subprocess.run([QEMU, "-device", "help"], stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=60)
+    said = subprocess.run([QEMU, "-device", "help"], stdin=subprocess.DEVNULL, capture_output=True, check=True,
+                          timeout=60)
     words = said.stdout.decode("utf-8", "replace").replace(",", " ").split()
     return {word.strip('"') for word in words if word.startswith('"')}
 

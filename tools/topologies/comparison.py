@@ -51,13 +51,14 @@ def probe(found):
 def dumped(name, text, found, machine, predicted):
     """The same print as a dump of lspci: its bus numbers must give the tree that sysfs nests.
 
-    Of a root bus other than 00 a dump need not tell that it is one; its parent is unknown then, which is no difference.
+    Of a root bus other than 00 a dump need not tell that it is one: an unknown parent is no difference there.
     """
     functions = dump.parse(text)["functions"]
     nested, numbered = printed.parents(found), {function["address"]: function["parent"] for function in functions}
     unknown = {a for a, above in nested.items() if above is None and numbered.get(a) == dump.UNKNOWN_PARENT}
     differences = [
-        "IOMMU %s: %s is below %s in sysfs, below %s by bus numbers" % (name, address, nested[address], numbered.get(address))
+        "IOMMU %s: %s is below %s in sysfs, below %s by bus numbers" % (
+            name, address, nested[address], numbered.get(address))
         for address in sorted(set(nested) - unknown) if nested[address] != numbered.get(address, "nothing")
     ]
     if not unknown and not differences and as_sets(prediction.predict(functions, acs.of_machine(machine))) != predicted:
@@ -79,8 +80,9 @@ def told(what, predicted, real, machine):
         function = functions[address]
         found = (function["capabilities"] or {}).get("acs")
         lines.append("  %s %s %s below %s%s, acs %s, isolates %s: %s" % (
-            address, function["id"], function["port_type"], function["parent"], ", multifunction" if function["multifunction"] else "",
-            found, function["isolates"]["answer"], function["isolates"]["why"]))
+            address, function["id"], function["port_type"], function["parent"],
+            ", multifunction" if function["multifunction"] else "", found,
+            function["isolates"]["answer"], function["isolates"]["why"]))
     return lines
 
 

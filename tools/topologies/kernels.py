@@ -103,7 +103,8 @@ def _fetch(suite, work):
             process.stdout.close()
             if process.wait() != 0:
                 said.seek(0)
-                raise RuntimeError("mmdebstrap for %s failed:\n%s" % (suite, said.read().decode("utf-8", "replace")[-2000:]))
+                words = said.read().decode("utf-8", "replace")[-2000:]
+                raise RuntimeError("mmdebstrap for %s failed:\n%s" % (suite, words))
 
 
 def _unpack(stream, work):
@@ -141,7 +142,8 @@ def _kernel(data):
         return lzma.LZMADecompressor().decompress(payload)
     if payload.startswith(b"\x28\xb5\x2f\xfd"):
         # the last four bytes are no part of it: they give the size
-        return subprocess.run(["zstd", "-d", "-c"], input=payload[:-4], capture_output=True, check=True, timeout=60).stdout
+        done = subprocess.run(["zstd", "-d", "-c"], input=payload[:-4], capture_output=True, check=True, timeout=60)
+        return done.stdout
     raise RuntimeError("a kernel packed as %s is not understood here" % payload[:6].hex())
 
 

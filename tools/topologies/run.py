@@ -9,8 +9,8 @@ What is predicted from the boot with it off must equal the groups that the kerne
     python tools/topologies/run.py --random 50 --seed 1         fifty random ones for each IOMMU vendor
     python tools/topologies/run.py --only seed-7-amd --keep .   one again, and keep what it printed
 
-Needs QEMU, mmdebstrap and zstd, and no root rights. Kernels come from packages of Debian releases, with the mirror that
-this machine uses.
+Needs QEMU, mmdebstrap and zstd, and no root rights. Kernels come from packages of Debian releases, with the mirror
+that this machine uses.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def options(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kernels", default="bookworm", metavar="RELEASE,...",
                         help="Debian releases whose kernels to boot; topologies are dealt out to them in turn")
-    parser.add_argument("--random", type=int, default=0, metavar="N", help="N random topologies for each vendor, not the fixed")
+    parser.add_argument("--random", type=int, default=0, metavar="N",
+                        help="N random topologies for each vendor, not the fixed")
     parser.add_argument("--seed", type=int, default=1, help="the first seed; those that follow are counted up")
     parser.add_argument("--only", metavar="NAME,...", help="only these, fixed ones or seed-N-intel and seed-N-amd")
     parser.add_argument("--all-kernels", action="store_true", help="each topology on each kernel")
@@ -94,7 +95,8 @@ def main(arguments):
     signal.signal(signal.SIGTERM, lambda *dummy: sys.exit(143))
     begun = time.monotonic()
     booted = [kernels.ready(CACHE, suite) for suite in args.kernels.split(",")]
-    print("kernels: %s, ready in %.0f s" % (" ".join(kernel["release"] for kernel in booted), time.monotonic() - begun), flush=True)
+    names = " ".join(kernel["release"] for kernel in booted)
+    print("kernels: %s, ready in %.0f s" % (names, time.monotonic() - begun), flush=True)
     work = []
     for number, shape in enumerate(chosen(args)):
         # In pairs, so that both vendors' machines meet both kernels
@@ -118,8 +120,8 @@ def main(arguments):
             boot.end_all()
             raise
     left = len(work) - passed - failed
-    print("%d agree, %d do not%s; %.0f s" % (
-        passed, failed, ", %d were not started within %d s" % (left, args.budget) if left else "", time.monotonic() - begun))
+    late = ", %d were not started within %d s" % (left, args.budget) if left else ""
+    print("%d agree, %d do not%s; %.0f s" % (passed, failed, late, time.monotonic() - begun))
     return 1 if failed or left else 0
 
 

@@ -16,8 +16,9 @@ PORTED = (
     ("virtio-scsi-pci-transitional", {}), ("ich9-ahci", {}),
 )
 EXPRESS = (
-    ("nvme", {"serial": "one"}), ("virtio-net-pci-non-transitional", {}), ("virtio-serial-pci", {"disable-legacy": "on"}),
-    ("virtio-rng-pci-non-transitional", {}), ("virtio-gpu-pci", {}), ("qemu-xhci", {}), ("nec-usb-xhci", {}), ("pvscsi", {}), ("vmxnet3", {}),
+    ("nvme", {"serial": "one"}), ("virtio-net-pci-non-transitional", {}),
+    ("virtio-serial-pci", {"disable-legacy": "on"}), ("virtio-rng-pci-non-transitional", {}), ("virtio-gpu-pci", {}),
+    ("qemu-xhci", {}), ("nec-usb-xhci", {}), ("pvscsi", {}), ("vmxnet3", {}),
 )
 """Functions with a PCI Express capability where they are on an Express bus."""
 # Not here: UHCI controllers, on which the firmware may spend 16 seconds
@@ -30,11 +31,15 @@ CONVENTIONAL = (
     ("usb-ehci", {}), ("pci-ohci", {}), ("edu", {}), ("secondary-vga", {}), ("bochs-display", {}), ("i6300esb", {}),
     ("sdhci-pci", {}), ("pvpanic-pci", {}), ("ich9-intel-hda", {}), ("intel-hda", {}),
 )
-BOTH = (("virtio-net-pci-non-transitional", {}), ("qemu-xhci", {}), ("virtio-rng-pci", {"disable-legacy": "on"}), ("vmxnet3", {}))
+BOTH = (
+    ("virtio-net-pci-non-transitional", {}), ("qemu-xhci", {}), ("virtio-rng-pci", {"disable-legacy": "on"}), ("vmxnet3", {}),
+)
 """Devices that are conventional PCI on a conventional bus."""
 
-WITH_ROM = ("e1000", "i82550", "igb", "megasas", "lsi", "ne2k", "nvme", "pcnet", "rtl8139", "tulip", "virtio-net", "virtio-scsi",
-            "vmxnet3", "VGA", "ati-vga", "bochs", "secondary-vga", "virtio-gpu", "pvscsi")
+WITH_ROM = (
+    "e1000", "i82550", "igb", "megasas", "lsi", "ne2k", "nvme", "pcnet", "rtl8139", "tulip", "virtio-net", "virtio-scsi",
+    "vmxnet3", "ati-vga", "bochs", "secondary-vga", "virtio-gpu", "pvscsi",
+)
 """Without their option ROMs, which the firmware would run: names that begin so."""
 
 
@@ -49,7 +54,8 @@ class Shape:
     def arguments(self):
         """QEMU's arguments for the devices and the IOMMU."""
         argv = []
-        devices = [",".join([driver] + ["%s=%s" % pair for pair in properties.items()]) for driver, properties in self.devices]
+        devices = [",".join([driver] + ["%s=%s" % pair for pair in properties.items()])
+                   for driver, properties in self.devices]
         # AMD's own PCI function takes the first slot that is free, so it comes last; Intel's has to come first
         devices.insert(len(devices) if self.iommu == "amd" else 0, IOMMUS[self.iommu])
         for device in devices:
@@ -57,7 +63,7 @@ class Shape:
         return argv
 
     def add(self, driver, bus, address, together=False, **properties):
-        """One function at ``address`` (``slot.function``); returns its id, which is also the name of the bus behind it."""
+        """One function at ``address`` (``slot.function``). Returns its id, also the name of the bus behind it."""
         name = "d%d" % len(self.devices)
         given = dict(properties)
         if driver.startswith(WITH_ROM):
@@ -129,7 +135,8 @@ def ports(shape):
 
 def multifunction_ports(shape):
     """Several ports in one slot: all with ACS, none, mixed, and mixed with an endpoint."""
-    for slot, functions in ((1, (True, True)), (2, (False, False, False)), (3, (True, False, True, False)), (4, (False, True))):
+    slots = {1: (True, True), 2: (False, False, False), 3: (True, False, True, False), 4: (False, True)}
+    for slot, functions in slots.items():
         for number, acs in enumerate(functions):
             port = shape.port("pcie.0", "%x.%d" % (slot, number), acs, together=True)
             if number != 2:
@@ -246,7 +253,8 @@ def empty(shape):
 
 
 FIXED = (
-    (ports, "intel"), (multifunction_ports, "intel"), (switch, "intel"), (switch_multifunction, "amd"), (switch_acs, "intel"),
+    (ports, "intel"), (multifunction_ports, "intel"), (switch, "intel"), (switch_multifunction, "amd"),
+    (switch_acs, "intel"),
     (pcie_to_pci, "intel"), (pcie_to_pci, "amd"), (legacy, "intel"), (legacy, "amd"), (twins, "intel"),
     (root_complex, "intel"), (root_complex, "amd"), (sriov, "intel"), (sriov, "amd"), (deep, "intel"), (deep, "amd"),
     (expanders, "intel"), (empty, "amd"), (multifunction_ports, "amd"),

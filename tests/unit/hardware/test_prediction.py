@@ -290,6 +290,9 @@ def test_a_parent_that_is_not_in_the_document_isolates_nothing():
         at(machine, address)["parent"] = "0000:00:09.0"
     group = groups(machine)[1]["0000:03:00.0"]
     assert group["members"] == ["0000:02:00.0", "0000:02:00.1", "0000:03:00.0"] and group["confidence"] == "partial"
+    alone = build()
+    at(alone, "03:00.0")["parent"] = "0000:00:09.0"  # what else is behind that bridge, nobody knows
+    assert groups(alone)[1]["0000:03:00.0"]["confidence"] == "partial"
 
 
 def test_less_knowledge_never_makes_a_group_smaller_and_stays_within_the_bounds():
@@ -303,6 +306,17 @@ def test_less_knowledge_never_makes_a_group_smaller_and_stays_within_the_bounds(
             assert set(group["members"]) <= set(worse[address]["members"]), (one["address"], address)
             bounds = worse[address]["bounds"]
             assert bounds is None or set(group["members"]) <= set(bounds["largest"])
+
+
+def test_virtual_functions_that_nobody_could_read_are_not_one_multifunction_device():
+    machine = build("""
+    00:03.0 root_port 8086:2f08 pci_bridge acs
+    05:10.0 endpoint 8086:1520 ethernet < 00:03.0
+    05:10.2 endpoint 8086:1520 ethernet < 00:03.0
+    """)
+    for address in ("05:10.0", "05:10.2"):
+        at(machine, address).update(port_type="unknown", multifunction=False, physfn="0000:05:00.0")
+    assert frozenset(["0000:05:10.0"]) in groups(machine)[0]
 
 
 def test_a_loop_of_parents_ends():
