@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import threading
 
 QEMU = "qemu-system-x86_64"
 DEADLINE = 90
@@ -21,6 +22,11 @@ ON = {"intel": "intel_iommu=on", "amd": "amd_iommu=on iommu=pt"}
 
 
 RUNNING = set()
+ENDED = threading.Event()
+
+
+KERNEL_WORDS = "console=ttyS0 quiet loglevel=1 panic=-1 no_timer_check"
+"""no_timer_check: a kernel that gets no CPU for a while takes the emulated timer to be broken, and panics."""
 
 
 class BootError(Exception):
@@ -41,7 +47,7 @@ def arguments(topology, kernel, active, console):
     argv = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35",
             "-accel", "tcg", "-cpu", "qemu64", "-m", MEMORY, "-smp", "1",
             "-kernel", kernel["kernel"], "-initrd", kernel["initrd"],
-            "-append", "console=ttyS0 quiet loglevel=1 panic=-1 random.trust_cpu=on " + word,
+            "-append", KERNEL_WORDS + " " + word,
             "-serial", "file:" + console]
     return argv + topology.arguments()
 
@@ -51,6 +57,8 @@ def boot(topology, kernel, active, deadline=DEADLINE):
     with tempfile.TemporaryDirectory(prefix="vfio-host-topology-") as folder:
         console = os.path.join(folder, "console")
         # timeout ends QEMU even if this process is killed and cannot
+        if ENDED.is_set():
+            raise BootError("not started: the run ends")
         argv = ["timeout", "--kill-after=2", str(deadline)] + arguments(topology, kernel, active, console)
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         RUNNING.add(process)
@@ -65,11 +73,12 @@ def boot(topology, kernel, active, deadline=DEADLINE):
             with open(console, encoding="utf-8", errors="replace") as handle:
                 text = handle.read().replace("\r", "")
     if "vfio.host topology ends" not in text:
-        raise BootError("the print has no end (exit %d): %s" % (process.returncode, said[-500:] or text[-500:]))
+        raise BootError("the print has no end (exit %d): %s\n...%s" % (process.returncode, said[-500:], text[-1000:]))
     return text
 
 
 def end_all():
-    """End every QEMU that another thread waits for."""
+    """End every QEMU that another thread waits for, and let it start no other."""
+    ENDED.set()
     for process in list(RUNNING):
         process.terminate()

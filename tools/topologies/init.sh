@@ -60,4 +60,5 @@ for function in /sys/bus/pci/devices/*; do
     echo
 done
 echo "vfio.host topology ends: $count functions"
+stty -raw 2>/dev/null # waits until all of it is out
 poweroff -f

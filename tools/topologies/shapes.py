@@ -32,13 +32,14 @@ CONVENTIONAL = (
     ("sdhci-pci", {}), ("pvpanic-pci", {}), ("ich9-intel-hda", {}), ("intel-hda", {}),
 )
 BOTH = (
-    ("virtio-net-pci-non-transitional", {}), ("qemu-xhci", {}), ("virtio-rng-pci", {"disable-legacy": "on"}), ("vmxnet3", {}),
+    ("virtio-net-pci-non-transitional", {}), ("virtio-rng-pci", {"disable-legacy": "on"}), ("qemu-xhci", {}),
+    ("vmxnet3", {}),
 )
 """Devices that are conventional PCI on a conventional bus."""
 
 WITH_ROM = (
-    "e1000", "i82550", "igb", "megasas", "lsi", "ne2k", "nvme", "pcnet", "rtl8139", "tulip", "virtio-net", "virtio-scsi",
-    "vmxnet3", "ati-vga", "bochs", "secondary-vga", "virtio-gpu", "pvscsi",
+    "e1000", "i82550", "igb", "megasas", "lsi", "ne2k", "nvme", "pcnet", "rtl8139", "tulip", "virtio-net",
+    "virtio-scsi", "vmxnet3", "ati-vga", "bochs", "secondary-vga", "virtio-gpu", "pvscsi",
 )
 """Without their option ROMs, which the firmware would run: names that begin so."""
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, vfio.host contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prints of QEMU machines (tools/topologies/run.py --keep): what is predicted with the IOMMU off is what the kernel did."""
+"""Prints of QEMU machines (tools/topologies/run.py --keep): with the IOMMU off the kernel's groups are predicted."""
 
 from __future__ import annotations
 
