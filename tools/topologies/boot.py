@@ -20,10 +20,8 @@ OFF = {"intel": "intel_iommu=off", "amd": "amd_iommu=off"}
 ON = {"intel": "intel_iommu=on", "amd": "amd_iommu=on iommu=pt"}
 """The nvme driver gets no answer through QEMU's AMD IOMMU, so there DMA passes through; the groups are the same."""
 
-
 RUNNING = set()
 ENDED = threading.Event()
-
 
 KERNEL_WORDS = "console=ttyS0 quiet loglevel=1 panic=-1 no_timer_check"
 """no_timer_check: a kernel that gets no CPU for a while takes the emulated timer to be broken, and panics."""
@@ -47,8 +45,7 @@ def arguments(topology, kernel, active, console):
     argv = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35",
             "-accel", "tcg", "-cpu", "qemu64", "-m", MEMORY, "-smp", "1",
             "-kernel", kernel["kernel"], "-initrd", kernel["initrd"],
-            "-append", KERNEL_WORDS + " " + word,
-            "-serial", "file:" + console]
+            "-append", KERNEL_WORDS + " " + word, "-serial", "file:" + console]
     return argv + topology.arguments()
 
 
