@@ -13,6 +13,7 @@ read takes too long the child is left behind, and another one reads all but that
 
 from __future__ import annotations
 
+import gc
 import marshal
 import os
 import signal
@@ -71,6 +72,7 @@ def _child(host, work, timeout, writing):
         null = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):  # whoever waits for the end of our output must not wait for a stuck child
             os.dup2(null, standard)
+        gc.disable()  # nothing here lives long, and its passes grow with the document
         lock = threading.Lock()
         threading.Thread(target=_watchdog, args=(host, timeout, writing, lock), daemon=True).start()
         try:

@@ -20,13 +20,19 @@ def build(folder, functions, groups=True):
         domain, place = divmod(step, 248)
         port = "%04x:00:%02x.%d" % (domain, 1 + place // 8, place % 8)
         bus = 1 + place
-        machine.pci(port, "8086:2f02", "060400", driver="pcieport", express=4, acs=(0x1F, 0x1D), buses=(bus, bus),
+        add(machine, port, "8086:2f02", "060400", driver="pcieport", express=4, acs=(0x1F, 0x1D), buses=(bus, bus),
                     multifunction=True, group=number if groups else None)
-        # every domain has its own root bus
         number += 1
         ids, code = CARDS[step % len(CARDS)].split(" ")
         for part in range(7):
-            machine.pci("%04x:%02x:00.%d" % (domain, bus, part), ids, code, parent=port, express=0, multifunction=True,
+            add(machine, "%04x:%02x:00.%d" % (domain, bus, part), ids, code, parent=port, express=0, multifunction=True,
                         msi=True, link=(3, 8, 4, 16), flr=True, group=number if groups else None)
         number += 1
     return machine.root
+
+
+def add(machine, address, ids, code, **options):
+    """A function with the attributes that lspci reads besides those that the probe does."""
+    home = machine.pci(address, ids, code, **options)
+    for name, value in zip(("vendor", "device", "class"), (*ids.split(":"), code)):
+        machine.write("%s/%s" % (home, name), "0x%s\n" % value)
