@@ -53,16 +53,6 @@ def gather(host, net):
         "default_routes": net["default_routes"],
         "ssh": session,
         "ssh_links": sorted({link for name in carriers for way in network.ways_down(name, by_name) for link in way}),
-        "root": _network_root(host),
+        "root": storage.network_root(host),
         "missing": ["%s: %s" % (item["input"], item["why"]) for item in net["missing"]],
     }
-
-
-def _network_root(host):
-    """Why the root filesystem may need the network, or None when it does not."""
-    mounts = storage.parse_mounts(host.read(storage.MOUNTS) or "")
-    kinds = [mount["fstype"] for mount in mounts if mount["point"] == "/"]
-    if kinds[-1:] == ["zfs"]:  # names no disks, but a pool is not reached over a network either
-        return None
-    dummy, unknowns = storage.read(Inputs(host))
-    return next((unknown["why"] for unknown in unknowns if unknown["input"] == "/"), None)

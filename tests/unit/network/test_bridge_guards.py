@@ -8,8 +8,10 @@ from __future__ import annotations
 import copy
 
 import pytest
+from ansible_collections.vfio.host.plugins.module_utils._host import Host
 from ansible_collections.vfio.host.plugins.module_utils._network import guards, model
-from ansible_collections.vfio.host.plugins.module_utils._network.facts import UNPLACED
+from ansible_collections.vfio.host.plugins.module_utils._network.facts import UNPLACED, gather, read_network
+from ansible_collections.vfio.host.tests.unit.hardware.fake_machine import p8h67
 
 
 def link(name, **more):
@@ -138,3 +140,12 @@ def removal(change=None, ports=("p1",)):
 def test_each_reason_not_to_remove(change, message):
     assert removal() == ""
     assert message in removal(change)
+
+
+def test_a_root_over_nfs_keeps_the_bridge_from_its_interface(tmp_path):
+    machine = p8h67(tmp_path)
+    machine.mount("/", fstype="nfs4", source="10.0.2.9:/root", options="rw,addr=10.0.2.9")
+    host = Host(str(tmp_path))
+    assert "enp0s25" in gather(host, read_network(host))["root"]
+    local = Host(p8h67(tmp_path / "local").root)
+    assert gather(local, read_network(local))["root"] is None
