@@ -12,11 +12,15 @@ many devices is one finding of the host which names them, so that a server's rep
 
 from __future__ import annotations
 
-from ansible_collections.vfio.host.plugins.module_utils._findings.finding import describe, on_device, on_host, rule
+from ansible_collections.vfio.host.plugins.module_utils._findings.finding import (
+    describe,
+    listed,
+    on_device,
+    on_host,
+    rule,
+    some,
+)
 from ansible_collections.vfio.host.plugins.module_utils._hardware import reset_quirks
-
-_NAMED = 10
-"""As many of a kind are named in a finding; the rest is counted."""
 
 _PLATFORM = ("00", "05", "06", "08", "0780", "0c05", "0c07", "0c80", "1080", "11", "13", "ff")
 """Beginnings of class codes that belong to the board and that nobody gives to a guest: memory and
@@ -40,13 +44,8 @@ def _physical(functions):
     return [f for f in functions if f["physfn"] is None]
 
 
-def _some(things, name=str):
-    rest = len(things) - _NAMED
-    return [name(thing) for thing in things[:_NAMED]] + (["and %d more" % rest] if rest > 0 else [])
-
-
 def _addresses(functions):
-    return ", ".join(_some(functions, lambda f: f["address"]))
+    return listed(f["address"] for f in functions)
 
 
 def _by(key, functions):
@@ -60,7 +59,7 @@ def _by(key, functions):
 
 def _summary(topic, sentences):
     """One finding of the host for all that is alike, or none."""
-    return [on_host(topic, *_some(sentences))] if sentences else []
+    return [on_host(topic, *some(sentences))] if sentences else []
 
 
 # What is poor, and what is alike
@@ -296,7 +295,7 @@ def _rmrr(view):
             evidence = ["the firmware keeps memory for %s that it must go on reaching (RMRR)" % describe(function)]
             named = regions.get(function["address"])
             if named:
-                evidence.append("the regions: %s" % ", ".join(_some(named)))
+                evidence.append("the regions: %s" % listed(named))
             yield on_device(function["address"], *evidence)
 
 

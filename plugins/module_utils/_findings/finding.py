@@ -70,13 +70,20 @@ def describe(function):
 
 
 _MANY = 10
+"""As many of a kind are named in a finding; the rest is counted."""
+
+
+def some(words):
+    """The first ten of them as a list, and how many more as a last one."""
+    words = list(words)
+    more = len(words) - _MANY
+    return words[:_MANY] + (["and %d more" % more] if more > 0 else [])
 
 
 def listed(words):
-    """Ten of them, and how many more."""
-    words = list(words)
-    more = len(words) - _MANY
-    return ", ".join(words[:_MANY]) + (" and %d more" % more if more > 0 else "")
+    """some() in a sentence."""
+    found = some(words)
+    return " ".join([", ".join(found[:_MANY])] + found[_MANY:])
 
 
 def stays(function):

@@ -65,7 +65,8 @@ def _turned_off(view):
 def _covers_nothing(view):
     iommu = view.host["iommu"]
     if iommu["active"] is False and iommu["firmware_table"] is None and iommu["units"]:
-        yield on_host("iommu", "%s in /sys/class/iommu, but no PCI function has an iommu_group" % listed(iommu["units"]))
+        yield on_host("iommu", "%s in /sys/class/iommu, but no PCI function has an iommu_group"
+                      % listed(iommu["units"]))
 
 
 def _no_interrupt_remapping(view):
@@ -159,7 +160,8 @@ def _quirk_missing(view):
         yield on_host("isolation", "%s: %s" % (listed(p["address"] for p in ports), ports[0]["isolates"]["why"]))
     for function in view.functions.values():
         if function["id"] == "8086:244e" and function["port_type"] == "root_port":
-            yield on_device(function["address"], "%s has no ACS and is not in the kernel's quirk list" % describe(function))
+            yield on_device(function["address"], "%s has no ACS and is not in the kernel's quirk list"
+                            % describe(function))
 
 
 def _newer_kernel(view):
@@ -192,7 +194,8 @@ def _conventional_bridge(view):
             continue
         behind = [f for f in view.children(bridge["address"]) if not f["is_bridge"]]
         if len(behind) > 1:
-            yield on_device(bridge["address"], "behind %s: %s" % (describe(bridge), listed(describe(f) for f in behind)))
+            yield on_device(bridge["address"], "behind %s: %s"
+                            % (describe(bridge), listed(describe(f) for f in behind)))
 
 
 def _alias(view):
@@ -293,7 +296,8 @@ def _moved(view):
         asked = "%s was asked for as %s" % (wanted["address"], _identity(wanted))
         now = "there is now %s" % describe(here) if here else "there is no function at this address now"
         if same:
-            yield on_device(same[0]["address"], asked, now, "the same device is at %s" % listed(f["address"] for f in same))
+            yield on_device(same[0]["address"], asked, now,
+                            "the same device is at %s" % listed(f["address"] for f in same))
         else:
             yield on_host("devices", asked, now)
 
@@ -392,13 +396,15 @@ RULES = (
     ),
     rule(
         "VH115", "Another card next to this one would join its group", "info",
-        "Nothing to do while the slot stays as it is. Before buying a second card, plan a slot whose port isolates, and "
+        "Nothing to do while the slot stays as it is. Before buying a second card, plan a slot whose port "
+        "isolates, and "
         "look at the groups again after any change of hardware.",
         _neighbour_would_join,
     ),
     rule(
         "VH116", "AMD root ports show no ACS, which firmware may turn on", "warn",
-        "Look in the firmware setup for 'ACS Enable' (it often needs 'AER' or 'AER Cap' enabled too, under AMD CBS, NBIO), "
+        "Look in the firmware setup for 'ACS Enable' (it often needs 'AER' or 'AER Cap' enabled too, under AMD "
+        "CBS, NBIO), "
         "update the firmware, and look at the groups again.",
         _firmware_acs,
     ),
@@ -422,21 +428,24 @@ RULES = (
     ),
     rule(
         "VH123", "There is an IOMMU, but none for PCI", "refuse",
-        "The platform's IOMMU serves other devices only. No setting changes that: PCI functions of this machine cannot be "
+        "The platform's IOMMU serves other devices only. No setting changes that: PCI functions of this machine "
+        "cannot be "
         "assigned safely.",
         _covers_nothing,
         acknowledgeable=False,
     ),
     rule(
         "VH124", "Interrupts are not remapped", "refuse",
-        "vfio refuses to assign anything then. Look for interrupt remapping or x2APIC in the firmware setup, update the "
+        "vfio refuses to assign anything then. Look for interrupt remapping or x2APIC in the firmware setup, "
+        "update the "
         "firmware, and remove intremap=off or nointremap from the kernel command line.",
         _no_interrupt_remapping,
         acknowledgeable=False,
     ),
     rule(
         "VH125", "Guests may send any interrupt to the host", "warn",
-        "Remove allow_unsafe_interrupts=1 from modprobe.d and the kernel command line unless every guest is trusted; it "
+        "Remove allow_unsafe_interrupts=1 from modprobe.d and the kernel command line unless every guest is "
+        "trusted; it "
         "is needed only where interrupts cannot be remapped.",
         _unsafe_interrupts,
     ),
@@ -447,13 +456,15 @@ RULES = (
     ),
     rule(
         "VH140", "The ACS override patch is asked for", "warn",
-        "Remove pcie_acs_override= from the kernel command line: it changes what the groups say, not what the hardware does. "
+        "Remove pcie_acs_override= from the kernel command line: it changes what the groups say, not what the "
+        "hardware does. "
         "Choose other slots or other hardware instead.",
         _override_option,
     ),
     rule(
         "VH141", "The ACS override patch fakes this isolation", "refuse",
-        "The devices named can reach each other past the IOMMU: memory corruption, or a way out of the guest. Assign them "
+        "The devices named can reach each other past the IOMMU: memory corruption, or a way out of the guest. "
+        "Assign them "
         "together, move the card, or acknowledge that isolation is not verified.",
         _override_fakes,
     ),
@@ -464,7 +475,8 @@ RULES = (
     ),
     rule(
         "VH151", "A device that was handed over is not where it was", "warn",
-        "Nothing is bound at the old address: the identity is checked at boot. Correct vfio_host_devices and run site again.",
+        "Nothing is bound at the old address: the identity is checked at boot. Correct vfio_host_devices and run "
+        "site again.",
         _moved,
     ),
     rule(

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from ansible_collections.vfio.host.plugins.module_utils._findings.finding import (
     describe,
+    listed,
     on_device,
     on_host,
     rule,
+    some,
     stays,
 )
 from ansible_collections.vfio.host.plugins.module_utils._usage.display import WITH_OUTPUTS
@@ -31,13 +33,7 @@ _TOUCHES = {
 """What could not be found out -> beginnings of the class codes it may be about (a USB controller can carry the root
 disk and the NIC). A word that is not here, as ``other``, is about everything."""
 
-_MANY = 10
 _VFIO = "vfio"
-
-
-def _some(sentences):
-    more = len(sentences) - _MANY
-    return sentences[:_MANY] + (["and %d more" % more] if more > 0 else [])
 
 
 # -- uses that the probe found -------------------------------------------------------------------
@@ -77,7 +73,7 @@ def _unknown(view):
         if stays(function):
             continue
         evidence = ["unknown: %s" % need for need in needs if function["class"].startswith(_TOUCHES.get(need, ""))]
-        evidence += _some(notes) if evidence else []
+        evidence += some(notes) if evidence else []
         if function["used_by"] is None:
             evidence.append("the machine document says nothing about this function's uses")
         if _unseen_bus(function):
@@ -132,7 +128,7 @@ def _last_display(view):
     evidence = ["%s is the only display that is the host's" % describe(left[0])]
     gone = [f["address"] for f in view.endpoints() if f["class_name"] in WITH_OUTPUTS and f is not left[0]]
     if gone:
-        evidence.append("given away or asked for: %s" % ", ".join(_some(gone)))
+        evidence.append("given away or asked for: %s" % listed(gone))
     other = _elsewhere(view)
     if other:
         evidence.append("the kernel also writes to %s" % ", ".join(other))
@@ -167,13 +163,13 @@ def _only_screen(view):
 def _controllers(view):
     controllers = [f for f in view.endpoints() if f["class"].startswith(_USB) and f["usb_devices"] is not None]
     if len(controllers) > 1:
-        yield on_host("usb", *_some(["%s: %s" % (describe(f), _devices(f)) for f in controllers]))
+        yield on_host("usb", *some(["%s: %s" % (describe(f), _devices(f)) for f in controllers]))
 
 
 def _devices(function):
     texts = ["%s %s at %s" % ("+".join(device["kinds"]), device["product"] or device["id"] or "device", device["path"])
              for device in function["usb_devices"] if device["kinds"] != ["hub"]]
-    return ", ".join(_some(texts)) or "nothing"
+    return listed(texts) or "nothing"
 
 
 # -- processes -----------------------------------------------------------------------------------
@@ -185,7 +181,7 @@ def _held(view, meaning):
         said = ["%s (process %d) has %s open" % (holder["command"] or "a program", holder["pid"], holder["node"])
                 for holder in function["holders"] or () if weigh(function, holder) == meaning]
         if said:
-            yield on_device(function["address"], *_some(said))
+            yield on_device(function["address"], *some(said))
 
 
 def _guest(view):

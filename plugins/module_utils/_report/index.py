@@ -14,8 +14,6 @@ import re
 from ansible_collections.vfio.host.plugins.module_utils._report import html, model, svg
 from ansible_collections.vfio.host.plugins.module_utils._report.model import Audit
 
-INDEX = "index.html"
-
 
 def file_name(host, suffix):
     """Name of a host's file: its own where that is safe, else made safe, with what tells it from another's."""
