@@ -152,6 +152,7 @@ def host(active, table, cmdline):
             "unsafe_interrupts": False,
             "rmrr": [],
             "rcba": True,
+            "uncovered": [],
         },
         "boot": {"firmware": "efi", "loader": "grub", "evidence": []},
         "initramfs": {"generator": "initramfs-tools"},

@@ -88,6 +88,8 @@ def test_any_rom_and_any_dmar_table_is_read(data):
     json.dumps(config_space.rom_images(b"\x55\xaa" + data))
     json.dumps(platform.parse_rmrr(bytes(48) + data, {}))
     json.dumps(platform.parse_rmrr(bytes(48) + b"\x01\x00" + data, {"0000:00:01.0": 1}))
+    platform.parse_drhd(bytes(48) + data, {"0000:00:01.0": 1})
+    platform.parse_ivrs(bytes(48) + b"\x10\x00" + data)
 
 
 @given(st.text(max_size=400), st.sampled_from(["8086", "ffff", "\x00", ""]))

@@ -253,12 +253,27 @@ def empty(shape):
     shape.pci_bridge("pcie.0", "4.0")
 
 
+def corrected_ports(shape):
+    """Downstream ports where only an upstream port can be: Linux takes them for something else."""
+    shape.device(NVME, shape.downstream(shape.port("pcie.0", "1.0"), "0.0"), "0.0")
+    wrong = shape.downstream(shape.port("pcie.0", "2.0"), "0.0")
+    shape.device(NVME, shape.downstream(wrong, "0.0"), "0.0")
+
+
+def uncovered(shape):
+    """A root bus that the firmware's table leaves out."""
+    shape.device(NVME, shape.port("pcie.0", "1.0"), "0.0")
+    outside = shape.add("pxb-pcie", "pcie.0", "2.0", bus_nr=0x40, bypass_iommu="on")
+    shape.device(NVME, shape.port(outside, "1.0"), "0.0")
+
+
 FIXED = (
     (ports, "intel"), (multifunction_ports, "intel"), (switch, "intel"), (switch_multifunction, "amd"),
     (switch_acs, "intel"),
     (pcie_to_pci, "intel"), (pcie_to_pci, "amd"), (legacy, "intel"), (legacy, "amd"), (twins, "intel"),
     (root_complex, "intel"), (root_complex, "amd"), (sriov, "intel"), (sriov, "amd"), (deep, "intel"), (deep, "amd"),
     (expanders, "intel"), (empty, "amd"), (multifunction_ports, "amd"),
+    (corrected_ports, "intel"), (uncovered, "intel"),
 )
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import re
 
-from ansible_collections.vfio.host.plugins.module_utils._hardware import quirks
+from ansible_collections.vfio.host.plugins.module_utils._hardware import config_space, quirks
 
 REQUIRED = 0x1D
 """Source validation 0x01, request redirect 0x04, completion redirect 0x08, upstream forwarding 0x10."""
@@ -54,7 +54,8 @@ def quirk_table(kernel):
     return older[-1] if older else quirks.SERIES[0]
 
 
-def assumptions(kernel=None, firmware_table=None, cmdline="", iommu_active=False, rcba=None, override_acs=()):
+def assumptions(kernel=None, firmware_table=None, cmdline="", iommu_active=False, rcba=None, override_acs=(), sysfs=False,
+                uncovered=()):
     """What a judgement depends on besides the function itself.
 
     :param kernel: release or series of the kernel, ``all`` or None for the union of all tables.
@@ -62,6 +63,8 @@ def assumptions(kernel=None, firmware_table=None, cmdline="", iommu_active=False
     :param cmdline: the kernel command line.
     :param iommu_active: the control words were read while the IOMMU was on, so they count.
     :param rcba: whether the Intel chipset's RCBA window is enabled, None when unknown.
+    :param sysfs: configuration space comes from sysfs, whose files end where the kernel's own reach does.
+    :param uncovered: addresses of functions that the firmware's table leaves out.
     :param override_acs: words of the override patch's option that are to be believed.
     """
     return {
@@ -71,6 +74,8 @@ def assumptions(kernel=None, firmware_table=None, cmdline="", iommu_active=False
         "iommu_active": iommu_active,
         "rcba": rcba,
         "override_acs": tuple(override_acs),
+        "sysfs": sysfs,
+        "uncovered": frozenset(uncovered),
     }
 
 
@@ -83,6 +88,8 @@ def of_machine(machine):
         cmdline=host["kernel"]["cmdline"],
         iommu_active=host["iommu"]["active"],
         rcba=host["iommu"]["rcba"],
+        sysfs=machine["source"]["root"] != "lspci",
+        uncovered=host["iommu"]["uncovered"] or (),
     )
 
 
@@ -181,6 +188,8 @@ def _by_kind(function, multifunction, taken):
 
 def _by_capability(function, taken):
     found = function["capabilities"]
+    if found and not found["complete"] and taken["sysfs"] and function["config_bytes"] == config_space.PLAIN:
+        return _said(False, "none", "the kernel does not reach its extended configuration space, where ACS would be")
     if found is None or not found["complete"]:
         return _said(False, "unknown", "its ACS capability could not be read", certain=False)
     acs = found["acs"]

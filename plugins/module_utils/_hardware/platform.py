@@ -227,11 +227,13 @@ def iommu(inputs, cmdline, groups, rcba, functions):
     units = host.listdir(IOMMU_UNITS)
     found = judge_iommu(tables[0] if tables else None, units, len(groups), cmdline)
     unsafe = host.read_attribute("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts")
-    dmar = host.read_bytes("%s/DMAR" % ACPI_TABLES) if "DMAR" in tables else None
+    dmar, ivrs = [host.read_bytes("%s/%s" % (ACPI_TABLES, name)) if name in tables else None for name in ("DMAR", "IVRS")]
+    behind = {f["address"]: f["bus"]["secondary"] for f in functions if f["bus"]}
     found.update(
         interrupt_remapping=_interrupt_remapping(inputs, found["active"]),
         unsafe_interrupts={"Y": True, "1": True, "N": False, "0": False}.get(unsafe),
-        rmrr=parse_rmrr(dmar, {f["address"]: f["bus"]["secondary"] for f in functions if f["bus"]}) if dmar else None,
+        rmrr=parse_rmrr(dmar, behind) if dmar else None,
+        uncovered=left_out(functions, parse_drhd(dmar, behind) if dmar else parse_ivrs(ivrs) if ivrs else None),
         rcba=rcba,
     )
     return found
@@ -271,7 +273,93 @@ def parse_rmrr(data, secondary):
     return found
 
 
-def _scope(data, segment, secondary):
+def parse_drhd(data, secondary):
+    """``(segments whose every function is covered, addresses, bridges with all behind them)``; None for no unit.
+
+    VT-d specification 8.3: flag 0 of a DRHD structure covers all that no other unit of its segment names.
+    """
+    whole, single, bridges, found = set(), set(), set(), False
+    at = 48
+    while at + 16 <= len(data):
+        size = int.from_bytes(data[at + 2:at + 4], "little")
+        if size < 4:
+            break
+        if data[at:at + 2] == b"\0\0":
+            found = True
+            segment = int.from_bytes(data[at + 6:at + 8], "little")
+            if data[at + 4] & 1:
+                whole.add(segment)
+            scope = data[at + 16:at + size]
+            single.update(_scope(scope, segment, secondary, (1,)))
+            bridges.update(_scope(scope, segment, secondary, (2,)))
+        at += size
+    return (whole, single, bridges) if found else None
+
+
+def parse_ivrs(data):
+    """The same of an IVRS table: ``(segments, addresses, ())``; None where nothing is understood.
+
+    AMD I/O Virtualization Technology specification, 5.2.2: of the kinds of IVHD block the kernel takes the highest.
+    """
+    blocks = []
+    at = 48
+    while at + 24 <= len(data):
+        size = int.from_bytes(data[at + 2:at + 4], "little")
+        if size < 4:
+            break
+        if data[at] in (0x10, 0x11, 0x40):
+            blocks.append((data[at], data[at:at + size]))
+        at += size
+    whole, single = set(), set()
+    for kind, block in blocks:
+        if kind == max(other for other, dummy in blocks):
+            segment = int.from_bytes(block[16:18], "little")
+            everything, devices = _ivhd(block[24 if kind == 0x10 else 40:])
+            whole.update([segment] if everything else [])
+            single.update("%04x:%02x:%02x.%d" % (segment, d >> 8, d >> 3 & 0x1F, d & 7) for d in devices)
+    return (whole, single, ()) if whole or single else None
+
+
+def _ivhd(data):
+    """``(all functions, ids)`` of the device entries of an IVHD block."""
+    everything, ids, start, at = False, set(), None, 0
+    while at + 4 <= len(data) and at < 1 << 14:  # a real block has some dozens of entries
+        kind, device = data[at], int.from_bytes(data[at + 1:at + 3], "little")
+        if kind == 0x01:
+            everything = True
+        elif kind in (0x02, 0x42, 0x46):
+            ids.add(device)
+        elif kind in (0x03, 0x43, 0x47):
+            start = device
+        elif kind == 0x04 and start is not None:
+            ids.update(range(start, device + 1))
+            start = None
+        elif kind == 0xF0 and at + 22 <= len(data):
+            at += 22 + data[at + 21]
+            continue
+        at += 4 << (kind >> 6)
+    return everything, ids
+
+
+def left_out(functions, units):
+    """Sorted addresses that no unit covers, virtual functions left to their physical one; None when unknown."""
+    if units is None:
+        return None
+    whole, single, bridges = units
+    parents = {f["address"]: f["parent"] for f in functions}
+    found = []
+    for function in functions:
+        here, steps = function["address"], 0
+        covered = int(here.split(":")[0], 16) in whole or here in single or function["physfn"] is not None
+        while here and not covered and steps < 256:
+            covered = here in bridges
+            here, steps = parents.get(here), steps + 1
+        if not covered and int(function["address"].split(":")[0], 16) < 0x10000:  # VMD's children have its requests
+            found.append(function["address"])
+    return found
+
+
+def _scope(data, segment, secondary, kinds=(1, 2)):
     """Addresses of a device scope: entries of type, length, flags, reserved, id, start bus and a path."""
     addresses = []
     at = 0
@@ -283,7 +371,7 @@ def _scope(data, segment, secondary):
                 break
             address = "%04x:%02x:%02x.%d" % (segment, bus, data[step] & 0x1F, data[step + 1] & 7)
             bus = secondary.get(address)
-        if data[at] in (1, 2) and address:
+        if data[at] in kinds and address:
             addresses.append(address)
         at += data[at + 1]
     return addresses

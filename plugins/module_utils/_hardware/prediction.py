@@ -28,7 +28,8 @@ def predict(functions, taken):
     """
     machine = _Machine(functions, taken)
     for address, function in machine.functions.items():
-        function["isolates"] = acs.judge(function, machine.multifunction[address], taken)
+        seen = dict(function, port_type=machine.kinds[address])
+        function["isolates"] = acs.judge(seen, machine.multifunction[address], taken)
     answers = {a: f["isolates"]["answer"] for a, f in machine.functions.items()}
     parts = machine.partition(answers)
     unsure = [a for a, f in machine.functions.items() if not f["isolates"]["certain"]]
@@ -80,6 +81,7 @@ class _Machine:
             self.slots.setdefault(address.rpartition(".")[0], []).append(address)
             self.buses.setdefault(address.rpartition(":")[0], []).append(address)
         self.multifunction = {a: self._multifunction(f) for a, f in self.functions.items()}
+        self.kinds = self._kinds()
         self.phantoms = {f["parent"] for f in functions if f["parent"] and f["parent"] not in self.functions}
         self.remap_vmd = acs.quirk_table(taken["kernel"]) != "5.4"
 
@@ -88,9 +90,26 @@ class _Machine:
             return function["multifunction"]
         return function["physfn"] is None and len(self.slots[function["address"].rpartition(".")[0]]) > 1
 
+    def _kinds(self):
+        """``{address: port type}`` as Linux takes it, which corrects what cannot be (set_pcie_port_type()).
+
+        A downstream port right below a port, and an upstream port right below an upstream port, are meant to become
+        the other kind, but the new type is written without its shift: what is left is an endpoint's.
+        """
+        kinds = {}
+        for address, function in self.functions.items():  # parents come first
+            kind, above = function["port_type"], kinds.get(function["parent"])
+            if (kind == "downstream_port" and above in ("root_port", "downstream_port", "pci_to_pcie")
+                    or kind == above == "upstream_port"):
+                kind = "endpoint"
+            kinds[address] = kind
+        return kinds
+
     def covered(self, address):
         """Whether an IOMMU covers the function at all: that of AMD and Hygon is a function itself, and outside."""
         function = self.functions[address]
+        if (function["physfn"] or address) in self.taken["uncovered"]:
+            return False
         return not (function["class"].startswith("0806") and function["vendor"] in ("1022", "1d94"))
 
     def parent(self, address):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import struct
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_iommu_state(machine):
     assert machine["host"]["iommu"] == {
         "active": True, "vendor": "intel", "firmware_table": "DMAR", "units": ["dmar0"],
         "reason": "active: dmar0, 7 groups", "interrupt_remapping": True, "unsafe_interrupts": None, "rmrr": None,
-        "rcba": None,
+        "rcba": None, "uncovered": None,
     }
     assert machine["host"]["cpu"] == {"vendor": "AuthenticAMD", "model": None, "count": 2, "cores": None}
 
@@ -301,3 +302,49 @@ def test_netplan_over_networkd(tmp_path):
     machine.write("/run/systemd/network/10-netplan-enp0s25.network", "")
     found = backend(tmp_path)
     assert found["backend"] == "netplan" and len(found["evidence"]) == 2
+
+
+# -- what the firmware's tables cover ------------------------------------------------------------
+
+
+def drhd(flags, *scopes, segment=0):
+    """A DRHD structure; a scope is ``(kind, bus, path)``, the path pairs of slot and function."""
+    body = b"".join(bytes([kind, 6 + 2 * len(path), 0, 0, 0, bus]) + bytes(n for step in path for n in step)
+                    for kind, bus, path in scopes)
+    return struct.pack("<HHBBHQ", 0, 16 + len(body), flags, 0, segment, 0xFED90000) + body
+
+
+def test_functions_that_no_drhd_covers():
+    functions = [{"address": a, "parent": p, "physfn": v} for a, p, v in (
+        ("0000:00:02.0", None, None), ("0000:00:01.0", None, None), ("0000:01:00.0", "0000:00:01.0", None),
+        ("0000:40:01.0", None, None), ("0000:41:00.1", "0000:40:01.0", "0000:41:00.0"), ("10000:e1:00.0", None, None))]
+    explicit = bytes(48) + drhd(0, (1, 0, [(2, 0)])) + drhd(0, (2, 0, [(1, 0)]))
+    assert platform.left_out(functions, platform.parse_drhd(explicit, {"0000:00:01.0": 1})) == ["0000:40:01.0"]
+    behind = bytes(48) + drhd(0, (1, 0, [(1, 0), (0, 0)]))  # the path to 01:00.0, through the bridge
+    assert platform.parse_drhd(behind, {"0000:00:01.0": 1})[1] == {"0000:01:00.0"}
+    assert platform.left_out(functions, platform.parse_drhd(bytes(48) + drhd(1), {})) == []
+    assert platform.left_out(functions, platform.parse_drhd(bytes(48) + drhd(1, segment=1), {})) != []
+    assert platform.left_out(functions, platform.parse_drhd(bytes(48), {})) is None
+
+
+def ivhd(kind, *entries):
+    head = struct.pack("<BBHHHQHH", kind, 0, 0, 2, 0x40, 0xFEB80000, 0, 0) + bytes(4 if kind == 0x10 else 20)
+    block = bytearray(head + b"".join(entries))
+    struct.pack_into("<H", block, 2, len(block))
+    return bytes(block)
+
+
+def entry(kind, device):
+    return struct.pack("<BHB", kind, device, 0) + bytes((4 << (kind >> 6)) - 4)
+
+
+def test_functions_that_no_ivhd_covers():
+    functions = [{"address": a, "parent": None, "physfn": None} for a in ("0000:00:00.0", "0000:00:01.0", "0000:03:00.0")]
+    ranged = bytes(48) + ivhd(0x10, entry(0x42, 0xA0), entry(0x03, 0x08), entry(0x04, 0xFFFF))
+    assert platform.left_out(functions, platform.parse_ivrs(ranged)) == ["0000:00:00.0"]
+    # the kernel reads the blocks of the highest kind only
+    both = ranged + ivhd(0x11, entry(0x01, 0))
+    assert platform.left_out(functions, platform.parse_ivrs(both)) == []
+    assert platform.left_out(functions, platform.parse_ivrs(bytes(48) + ivhd(0x10, entry(0x02, 0x300)))) == [
+        "0000:00:00.0", "0000:00:01.0"]
+    assert platform.left_out(functions, platform.parse_ivrs(bytes(48))) is None

@@ -284,6 +284,26 @@ def test_acs_does_not_matter_for_an_endpoint_alone():
     assert groups(machine)[1]["0000:02:00.0"]["confidence"] == "partial"
 
 
+def test_what_the_kernel_does_not_reach_is_not_there_but_a_dump_may_be_short():
+    machine = build(ACS_PORTS)
+    at(machine, "00:1c.0")["capabilities"].update(complete=False, acs=None)
+    at(machine, "00:1c.0")["config_bytes"] = 256
+    entry = groups(machine)[1]["0000:02:00.0"]
+    assert "0000:00:1c.0" in entry["members"] and entry["confidence"] == "predicted"
+    assert groups(machine, sysfs=False)[1]["0000:02:00.0"]["confidence"] == "partial"
+
+
+@pytest.mark.parametrize("above, kind, joins", [
+    ("root_port", "downstream_port", False), ("upstream_port", "downstream_port", True), ("root_port", "upstream_port", False)])
+def test_a_port_that_cannot_be_what_it_says_is_an_endpoint_to_the_kernel(above, kind, joins):
+    machine = build("""
+    00:01.0 %s 8086:a338 pci_bridge acs
+    01:00.0 %s 104c:8233 pci_bridge < 00:01.0
+    02:00.0 endpoint 144d:a808 nvme < 01:00.0
+    """ % (above, kind))
+    assert (frozenset(["0000:01:00.0", "0000:02:00.0"]) in groups(machine)[0]) == joins
+
+
 def test_a_parent_that_is_not_in_the_document_isolates_nothing():
     machine = build()
     for address in ("02:00.0", "03:00.0"):
