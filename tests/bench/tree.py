@@ -9,7 +9,7 @@ import pathlib
 
 from ansible_collections.vfio.host.tests.unit.hardware import fake_machine
 
-CARDS = ("8086:1521 020000", "10de:1380 030000", "144d:a808 010802", "8086:293e 040300", "1033:0194 0c0330")
+CARDS = ("8086:1572 020000", "10de:1380 030000", "144d:a808 010802", "8086:293e 040300", "1033:0194 0c0330")
 
 
 def build(folder, functions, groups=True):
@@ -28,7 +28,21 @@ def build(folder, functions, groups=True):
             add(machine, "%04x:%02x:00.%d" % (domain, bus, part), ids, code, parent=port, express=0, multifunction=True,
                         msi=True, link=(3, 8, 4, 16), flr=True, group=number if groups else None)
         number += 1
+    use(machine)
     return machine.root
+
+
+def use(machine):
+    """What an ordinary host needs of it: a root disk and the NIC of its default route, on the first two cards."""
+    machine.disk("sda", machine.homes["0000:03:00.0"] + "/ata1/host0/target0:0:0/0:0:0:0/block", partitions=2)
+    machine.mount("/", "sda1")
+    machine.nic("enp1s0", machine.homes["0000:01:00.0"])
+    machine.addresses(("enp1s0", "10.0.2.15/24"))
+    machine.route("enp1s0", "0.0.0.0", 0, "10.0.2.2", flags=3)
+    machine.write("/proc/consoles", "tty0                 -WU (EC p  )    4:7\n")
+    machine.write("/proc/iomem", "00001000-0009ffff : System RAM\n")
+    machine.folder("/proc/1/fd")
+    machine.write(machine.homes["0000:02:00.0"] + "/boot_vga", "1\n")
 
 
 def add(machine, address, ids, code, **options):

@@ -22,7 +22,7 @@ def judge(machine):
     for found in machine["findings"]:
         if found["severity"] != "refuse":
             continue
-        obstacle = {"code": found["code"], "text": "%s: %s" % (found["title"], "; ".join(found["evidence"]))}
+        obstacle = {"code": found["code"], "text": "%s: %s" % (found["title"], found["evidence"][0])}
         if "host" in found:
             everywhere.append(obstacle)
         for address in found.get("group") or [found.get("device")]:
@@ -39,9 +39,14 @@ def _assignment(view, function, own, refusals):
     if stays(function):
         return _made("never", [{"code": "VH102", "text": "a bridge stays with the host"}], [])
     together = sorted({f["address"] for f in mates} | ({f["address"] for f in card} if function["physfn"] is None else set()))
-    inherited = [{"code": o["code"], "text": "%s, of the same group: %s" % (mate["address"], o["text"])}
-                 for mate in mates for o in refusals.get(mate["address"], []) if o["code"].startswith(_HOST_USES)]
-    obstacles = own + inherited
+    # once for each code: the mates' own obstacles, and the findings, have the whole of it
+    inherited = {}
+    for mate in mates:
+        for obstacle in refusals.get(mate["address"], []):
+            if obstacle["code"].startswith(_HOST_USES):
+                inherited.setdefault(obstacle["code"], {
+                    "code": obstacle["code"], "text": "%s, of the same group: %s" % (mate["address"], obstacle["text"])})
+    obstacles = own + list(inherited.values())
     codes = {obstacle["code"] for obstacle in obstacles}
     if function["class"].startswith("0806") or codes.intersection(_NEVER):
         return _made("never", obstacles, together)

@@ -54,8 +54,8 @@ def quirk_table(kernel):
     return older[-1] if older else quirks.SERIES[0]
 
 
-def assumptions(kernel=None, firmware_table=None, cmdline="", iommu_active=False, rcba=None, override_acs=(), sysfs=False,
-                uncovered=()):
+def assumptions(kernel=None, firmware_table=None, cmdline="", iommu_active=False, rcba=None, override_acs=(),
+                sysfs=False, uncovered=()):
     """What a judgement depends on besides the function itself.
 
     :param kernel: release or series of the kernel, ``all`` or None for the union of all tables.

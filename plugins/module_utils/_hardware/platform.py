@@ -33,12 +33,13 @@ QEMU = ("/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-system-aarch64", "/usr/lib
 
 CONFIG_OPTIONS = (
     "INTEL_IOMMU", "INTEL_IOMMU_DEFAULT_ON", "INTEL_IOMMU_DEFAULT_ON_INTGPU_OFF", "AMD_IOMMU", "IRQ_REMAP",
-    "IOMMU_DEFAULT_PASSTHROUGH", "VFIO", "VFIO_PCI", "VFIO_PCI_IGD", "VFIO_PCI_VGA", "VFIO_IOMMU_TYPE1", "KVM", "IOMMUFD",
+    "IOMMU_DEFAULT_PASSTHROUGH", "VFIO", "VFIO_PCI", "VFIO_PCI_IGD", "VFIO_PCI_VGA", "VFIO_IOMMU_TYPE1",
+    "KVM", "IOMMUFD",
 )
 """Options of the kernel's configuration that matter here."""
 
-BUILTIN = ("vfio", "vfio_pci", "vfio_iommu_type1", "kvm", "xhci_pci", "nvme", "ahci", "i915", "amdgpu", "nouveau", "simpledrm",
-           "snd_hda_intel", "igb", "ixgbe", "e1000e")
+BUILTIN = ("vfio", "vfio_pci", "vfio_iommu_type1", "kvm", "xhci_pci", "nvme", "ahci", "i915", "amdgpu", "nouveau",
+           "simpledrm", "snd_hda_intel", "igb", "ixgbe", "e1000e")
 """Modules of which it matters whether they are built into the kernel."""
 
 FOUND = "/var/lib/vfio-host/found.json"
@@ -214,8 +215,12 @@ def previous(inputs):
 def found_summary(machine):
     """What FOUND keeps of a machine document: identities, and the kernel's own groups without their numbers."""
     return {
-        "functions": {f["address"]: {"id": f["id"], "subsystem": "%s:%s" % (f["subsystem_vendor"], f["subsystem_device"]),
-                                     "class": f["class"], "serial": f["serial"]} for f in machine["functions"]},
+        "functions": {f["address"]: {
+            "id": f["id"],
+            "subsystem": "%s:%s" % (f["subsystem_vendor"], f["subsystem_device"]),
+            "class": f["class"],
+            "serial": f["serial"],
+        } for f in machine["functions"]},
         "groups": sorted(group["members"] for group in machine["groups"] if group["source"] == "actual"),
     }
 
@@ -227,7 +232,8 @@ def iommu(inputs, cmdline, groups, rcba, functions):
     units = host.listdir(IOMMU_UNITS)
     found = judge_iommu(tables[0] if tables else None, units, len(groups), cmdline)
     unsafe = host.read_attribute("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts")
-    dmar, ivrs = [host.read_bytes("%s/%s" % (ACPI_TABLES, name)) if name in tables else None for name in ("DMAR", "IVRS")]
+    dmar, ivrs = [host.read_bytes("%s/%s" % (ACPI_TABLES, table)) if table in tables else None
+                  for table in ("DMAR", "IVRS")]
     behind = {f["address"]: f["bus"]["secondary"] for f in functions if f["bus"]}
     found.update(
         interrupt_remapping=_interrupt_remapping(inputs, found["active"]),
