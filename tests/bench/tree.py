@@ -21,12 +21,12 @@ def build(folder, functions, groups=True):
         port = "%04x:00:%02x.%d" % (domain, 1 + place // 8, place % 8)
         bus = 1 + place
         add(machine, port, "8086:2f02", "060400", driver="pcieport", express=4, acs=(0x1F, 0x1D), buses=(bus, bus),
-                    multifunction=True, group=number if groups else None)
+            multifunction=True, group=number if groups else None)
         number += 1
         ids, code = CARDS[step % len(CARDS)].split(" ")
         for part in range(7):
             add(machine, "%04x:%02x:00.%d" % (domain, bus, part), ids, code, parent=port, express=0, multifunction=True,
-                        msi=True, link=(3, 8, 4, 16), flr=True, group=number if groups else None)
+                msi=True, link=(3, 8, 4, 16), flr=True, group=number if groups else None)
         number += 1
     use(machine)
     return machine.root

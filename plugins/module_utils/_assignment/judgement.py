@@ -16,7 +16,7 @@ _NEVER = ("VH406", "VH413")
 
 
 def judge(machine):
-    """Set ``assignment`` of every function: ``{verdict, obstacles, together_with}``, from its group and the findings."""
+    """Set ``assignment`` of every function, ``{verdict, obstacles, together_with}``, from its group and the findings."""
     view = View(machine)
     refusals, everywhere = {}, []
     for found in machine["findings"]:
@@ -38,14 +38,17 @@ def _assignment(view, function, own, refusals):
     card = [f for f in view.card(address) if f["address"] != address and not f["is_bridge"]]
     if stays(function):
         return _made("never", [{"code": "VH102", "text": "a bridge stays with the host"}], [])
-    together = sorted({f["address"] for f in mates} | ({f["address"] for f in card} if function["physfn"] is None else set()))
+    together = {f["address"] for f in mates}
+    if function["physfn"] is None:
+        together.update(f["address"] for f in card)
+    together = sorted(together)
     # once for each code: the mates' own obstacles, and the findings, have the whole of it
     inherited = {}
     for mate in mates:
         for obstacle in refusals.get(mate["address"], []):
             if obstacle["code"].startswith(_HOST_USES):
-                inherited.setdefault(obstacle["code"], {
-                    "code": obstacle["code"], "text": "%s, of the same group: %s" % (mate["address"], obstacle["text"])})
+                text = "%s, of the same group: %s" % (mate["address"], obstacle["text"])
+                inherited.setdefault(obstacle["code"], {"code": obstacle["code"], "text": text})
     obstacles = own + list(inherited.values())
     codes = {obstacle["code"] for obstacle in obstacles}
     if function["class"].startswith("0806") or codes.intersection(_NEVER):
@@ -54,7 +57,7 @@ def _assignment(view, function, own, refusals):
         return _made("no_iommu", obstacles, together)
     if any(code.startswith(_HOST_USES) for code in codes):
         return _made("host_uses", obstacles, together)
-    if function["port_type"] == "unknown" or view.group(address)["confidence"] == "partial" and not _sure(view, address):
+    if function["port_type"] == "unknown" or not _sure(view, address):
         return _made("unknown", obstacles, together)
     if obstacles:
         return _made("never", obstacles, together)
@@ -66,6 +69,8 @@ def _assignment(view, function, own, refusals):
 def _sure(view, address):
     """Whether a group whose extent is not certain is one that this function fills in every case."""
     bounds = view.group(address)["bounds"]
+    if bounds is None:
+        return True
     others = [a for a in bounds["largest"] if a != address and a in view.functions and not stays(view.functions[a])]
     return not others
 
