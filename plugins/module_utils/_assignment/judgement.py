@@ -16,7 +16,7 @@ _NEVER = ("VH406", "VH413")
 
 
 def judge(machine):
-    """Set ``assignment`` of every function, ``{verdict, obstacles, together_with}``, from its group and the findings."""
+    """Set ``assignment`` of every function, ``{verdict, obstacles, together_with}``, by its group and findings."""
     view = View(machine)
     refusals, everywhere = {}, []
     for found in machine["findings"]:
