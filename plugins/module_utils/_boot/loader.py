@@ -1,0 +1,123 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to the vfio.host collection: no promise is made to code outside it.
+
+"""What a boot loader backend is, and the data that it speaks in.
+
+A backend is one module in ``loaders/``. It holds no state and decides no policy: what is wanted
+and what was ours comes from the caller, and it answers with plain data. All of it:
+
+``NAME``
+    Value of the option ``loader``.
+``evidence(host, booted)`` -> ``(found, against)``
+    Sentences that speak for this loader having started this system, and that rule it out.
+    ``booted`` is :func:`_boot.booted.booted`. Decide by what booted, never by which command is there.
+``unusable(host)`` -> ``[reason]``
+    Why the backend cannot work here, whatever booted.
+``recorded(host)`` -> ``[token] | None``
+    What our own file on the host says that we own, for a host whose record was lost; None where
+    only the record can say it.
+``edits(host, wanted, owned)`` -> ``[Edit]``
+    The files that the backend itself writes so that ``wanted`` is on the command line of every
+    ordinary entry, of the next kernel to be installed too. ``owned`` are the tokens that we put
+    there before: those that are no longer wanted go, one at a time and exactly. Only reads.
+    ``wanted`` empty and ``owned`` given is the way back. No edit is returned for a file that is right.
+``generated(host)`` -> ``[path]``
+    Files that :func:`generate` may rewrite; the transaction keeps them, and puts them back on failure.
+``generate(host)`` -> None
+    Run what turns the edited files into boot entries, so that the files in place are never half
+    written. Raises HostError.
+``refresh(host, kernels)`` -> None
+    Have the entries of these kernels carry the initramfs images that were just built (copy to the
+    EFI partition, build the UKI). Nothing to do where they are used where they are built.
+``view(host)`` -> :func:`view`
+    The next boot, read back from what was generated.
+``configured(host)`` -> ``(tokens | None, {token: path})``
+    What the next kernel to be installed would get, and which file says so. None: needs a shell to know.
+``fallback(host, owned)`` -> ``[Edit]``
+    Files that make an entry for the same kernel without ``owned`` and with ``vfio_host=off``.
+    Empty where that entry exists as it should.
+    ``owned=None`` takes it away. Whether generate() is needed: always called after edits.
+
+For the trial boot, where the loader can start an entry once. All others leave these four out:
+
+``trial_obstacles(host)`` -> ``[reason]``
+    Why an entry cannot be started once here (GRUB's environment block on LVM, no EFI variables, …).
+``trial(host, kernel, image, line)`` -> ``[Edit]``
+    Files that make the entry ``TRIAL_ID`` with the kernel of the default entry (a version), the initramfs
+    ``image`` (a path on the host) and the command line ``line`` (tokens), and leave every other entry
+    as it is. ``kernel=None`` takes it away.
+``once(host)`` -> ``str | None``
+    Id of the entry that the next boot starts once.
+``set_once(host, id | None)``
+    Choose it, or take the choice back. Returns nothing; the caller reads it back with :func:`once`.
+"""
+
+from __future__ import annotations
+
+TRIAL_ID = "vfio-host-trial"
+FALLBACK_ID = "vfio-host-fallback"
+"""Ids of our own entries: an entry whose id begins with one of these is not ordinary."""
+
+OFF = "vfio_host=off"
+"""On the command line: the script in the initramfs leaves every device to the host."""
+TRIAL = "vfio_host=trial"
+"""On the command line of the trial entry: how a host knows that it is in it."""
+
+
+class Edit:
+    """One file of an edit: ``path``, ``before`` and ``after`` (str, or None for no file), ``mode`` (int) of ``after``.
+
+    ``own``: the file is ours alone and goes when nothing is left to say, else it is somebody's that
+    we change in place, and what it was before us is recorded.
+    """
+
+    def __init__(self, path, before, after, mode=0o644, own=True):
+        self.path = path
+        self.before = before
+        self.after = after
+        self.mode = mode
+        self.own = own
+
+    def __repr__(self):
+        return "Edit(%r)" % self.path
+
+
+def entry(entry_id, title, kernel, tokens, managed=True, default=False, initrds=(), image=None, recovery=False,
+          source=None):
+    """One boot entry as a dict.
+
+    ``kernel``: version, or None when it cannot be told. ``tokens``: its command line, without what the
+    loader itself adds in front (``BOOT_IMAGE=``, ``initrd=``). ``managed``: an ordinary entry that has
+    to carry ours. ``default``: what boots when nobody chooses. ``initrds``: paths of its initramfs
+    images on the host; ``image``: path of its UKI. ``recovery``: a rescue entry, ours included.
+    ``source``: the file, or the section of a file, that it was read from.
+    """
+    return {
+        "id": entry_id, "title": title, "kernel": kernel, "tokens": list(tokens), "managed": managed,
+        "default": default, "initrds": list(initrds), "image": image, "recovery": recovery, "source": source,
+    }  # fmt: skip
+
+
+def view(entries, problems=()):
+    """The next boot: ``{"entries": [entry], "problems": [sentence]}``.
+
+    ``problems``: what makes it unsafe or incomplete: a menu that ends in the middle, an installed kernel
+    without an entry, an entry whose files are missing.
+    """
+    return {"entries": list(entries), "problems": list(problems)}
+
+
+def default_of(seen):
+    """The entry of a view that boots by default, or None when that cannot be told."""
+    for candidate in seen["entries"]:
+        if candidate["default"]:
+            return candidate
+    return None
+
+
+def ours(entry_id):
+    """Whether an entry is one of our own, not an ordinary one."""
+    return (entry_id or "").startswith((TRIAL_ID, FALLBACK_ID))
