@@ -1,0 +1,314 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can go wrong while a host's boot is changed, done to a lab host for real. No one of it may strand the host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+import way
+from host import BOOT_DEADLINE, Failed, differences
+from way import CARDS, arguments, as_before, as_wanted, expect
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PARAMETERS = ["intel_iommu=on"]
+KILLER = "/root/interrupt"
+MOST_POINTS = 60
+
+
+def identity(host, address):
+    """A line of the list of devices for a function as it is now, driver included."""
+    read = "cd /sys/bus/pci/devices/%s && cat vendor device subsystem_vendor subsystem_device" % address
+    ids = [line[2:] for line in host.run(read).split()]
+    return dict(zip(("vendor", "device", "subsystem_vendor", "subsystem_device"), ids), address=address)
+
+
+def listed(host, addresses=CARDS):
+    """What vfio_binding would write for these functions."""
+    devices = [identity(host, address) for address in addresses]
+    return devices, host.module("vfio_binding", {"devices": devices}, check_mode=True)["content"]
+
+
+def stage(host, parameters=None, devices=CARDS, **more):
+    dummy, content = listed(host, devices)
+    wanted = dict({"state": "staged", "parameters": parameters or PARAMETERS, "devices_content": content, "panic": 10}, **more)
+    result = host.module("trial_boot", wanted)
+    expect(result.get("available") is not False, "no trial boot here: %s" % result)
+    return wanted
+
+
+def falls_back(host, wanted, deadline):
+    """Reboot into the trial, touch nothing, and be back in the old entry."""
+    was = host.boot_id()
+    before = host.files()
+    host.run("systemctl reboot", check=False)
+    begun = time.monotonic()
+    seen = set()
+    while time.monotonic() - begun < deadline:
+        try:
+            line = host.cmdline()
+            boot = host.boot_id()
+        except (Failed, subprocess.TimeoutExpired):
+            time.sleep(2)
+            continue
+        if boot != was and "vfio_host=trial" in line:
+            seen.add("trial")
+        elif boot != was:
+            break
+        time.sleep(2)
+    else:
+        raise Failed("not back within %d s; the console ends with:\n%s" % (deadline, host.lab().console()))
+    seconds = time.monotonic() - begun
+    as_before(host)
+    found = [line for line in differences(before, host.files()) if "/var/lib/vfio-host" not in line]
+    expect(not found, "the old entry's files are not as they were: %s" % found[:5])
+    result = host.module("trial_boot", wanted, fail=None)
+    expect(result.get("outcome") == "fell_back" and not result.get("changed"), "trial_boot says %s" % result)
+    host.module("trial_boot", {"state": "absent"})
+    return seconds, "trial" in seen
+
+
+# -- the trial entry does not work -------------------------------------------------------------------------------------
+
+
+def panic(host, seen):
+    """No init: the kernel, or the initramfs, gives up."""
+    before = host.files()
+    seconds, dummy = falls_back(host, stage(host, PARAMETERS + ["init=/nonexistent"]), 900)
+    found = differences(before, host.files())
+    expect(not found, "left behind: %s" % found[:5])
+    return "back on the old entry by itself after %d s, every file as before" % seconds
+
+
+def root_disk(host, seen):
+    """The trial takes the controller of the root disk away."""
+    seconds, dummy = falls_back(host, stage(host, devices=("0000:00:1f.2",)), 1200)
+    return "back on the old entry by itself after %d s" % seconds
+
+
+def network(host, seen):
+    """The trial takes the NIC that carries SSH: it boots well, and nobody can reach it."""
+    seconds, dummy = falls_back(host, stage(host, devices=("0000:00:19.0",), deadline=120), 900)
+    return "back on the old entry by itself after %d s" % seconds
+
+
+def unconfirmed(host, seen):
+    """The trial boots, and whoever wanted it never comes back."""
+    seconds, tried = falls_back(host, stage(host, deadline=120), 900)
+    expect(tried, "the trial entry was never seen")
+    return "the trial ran, and the host was back on the old entry after %d s" % seconds
+
+
+def power_cut_in_trial(host, seen):
+    """The power goes while the trial boots."""
+    wanted = stage(host)
+    was = host.boot_id()
+    host.run("systemctl reboot", check=False)
+    lab = host.lab()
+    end = time.monotonic() + 300
+    while "vfio_host=trial" not in lab.console(400) and time.monotonic() < end:
+        time.sleep(0.5)
+    lab.power_off()
+    lab.power_on(timeout=BOOT_DEADLINE)
+    expect(host.boot_id() != was, "the host never rebooted")
+    as_before(host)
+    result = host.module("trial_boot", wanted, fail=None)
+    expect(result.get("outcome") == "fell_back", "trial_boot says %s" % result)
+    return "the next power cycle started the old entry"
+
+
+# -- /boot ---------------------------------------------------------------------------------------------------------------
+
+
+def refuses(host, modules, word):
+    """Each module refuses with a message that has ``word``, and not one byte is written."""
+    before = host.files()
+    for name, wanted in modules:
+        result = host.module(name, wanted, fail=True)
+        expect(word in result["msg"], "%s says: %s" % (name, result["msg"]))
+    found = differences(before, host.files())
+    expect(not found, "written all the same: %s" % found[:5])
+
+
+def boot_modules(host):
+    dummy, content = listed(host)
+    return [
+        ("trial_boot", {"state": "staged", "parameters": PARAMETERS, "devices_content": content}),
+        ("kernel_cmdline", {"parameters": PARAMETERS}),
+    ]
+
+
+def own_boot(host, options, room):
+    """Put /boot on a filesystem of its own with ``room`` MiB to spare."""
+    host.run(
+        "set -e; size=$(($(du -sm /boot | cut -f1) + 24 + %d)); truncate -s ${size}M /root/boot.img; mke2fs -q -t ext4 -m 0 /root/boot.img; "
+        "mount -o loop /root/boot.img /mnt; cp -a /boot/. /mnt/; dd if=/dev/zero of=/mnt/filler bs=1M 2>/dev/null || true; "
+        "truncate -s -%dM /mnt/filler; sync; umount /mnt; mount -o loop,%s /root/boot.img /boot" % (room, room, options), timeout=600)
+
+
+def boot_full(host, seen):
+    devices, dummy = listed(host)
+    modules = boot_modules(host)[:1]
+    own_boot(host, "rw", 5)
+    refuses(host, modules, "MiB")
+    host.module("vfio_binding", {"devices": devices})
+    refuses(host, [("initramfs", {})], "MiB")
+    host.run("umount /boot")
+    return "found before anything was built"
+
+
+def boot_read_only(host, seen):
+    devices, dummy = listed(host)
+    modules = boot_modules(host)
+    host.run("mount --bind /boot /boot && mount -o remount,ro,bind /boot")
+    refuses(host, modules, "read-only")
+    host.module("vfio_binding", {"devices": devices})
+    refuses(host, [("initramfs", {})], "read-only")
+    host.run("umount /boot")
+    return "found before anything was written"
+
+
+def kernel_between(host, seen):
+    """A kernel is installed between plan and apply."""
+    devices, content = listed(host)
+    host.module("kernel_cmdline", {"parameters": PARAMETERS}, check_mode=True)
+    host.run(
+        "set -e; v=$(uname -r); cp -a /lib/modules/$v /lib/modules/$v-new; cp /boot/vmlinuz-$v /boot/vmlinuz-$v-new; "
+        "cp /boot/config-$v /boot/config-$v-new; depmod $v-new; "
+        "if command -v update-initramfs >/dev/null && [ -d /usr/share/initramfs-tools/scripts ]; then update-initramfs -c -k $v-new; "
+        "else dracut --force --kver $v-new /boot/initrd.img-$v-new; fi; "
+        "for hook in zz-systemd-boot zz-update-grub; do h=/etc/kernel/postinst.d/$hook; [ ! -x $h ] || $h $v-new /boot/vmlinuz-$v-new; done",
+        timeout=900)
+    host.module("vfio_binding", {"devices": devices})
+    initramfs = host.module("initramfs", {})
+    cmdline = host.module("kernel_cmdline", {"parameters": PARAMETERS})
+    new = [entry for entry in cmdline["next_boot"] if (entry["kernel"] or "").endswith("-new")]
+    expect(new and all("intel_iommu=on" in entry["tokens"] for entry in new if not entry.get("recovery")), "entries: %s" % cmdline["next_boot"])
+    built = [image for image in initramfs["images"] if image["kernel"].endswith("-new")]
+    expect(built, "images: %s" % initramfs["images"])
+    host.reboot()
+    as_wanted(host)
+    running = host.run("uname -r").strip()
+    for name, wanted in (("initramfs", {}), ("kernel_cmdline", {"parameters": PARAMETERS})):
+        expect(not host.module(name, wanted)["changed"], "%s: the second run changed something" % name)
+    return "both kernels have ours; the host runs %s" % running
+
+
+# -- the machine is changed --------------------------------------------------------------------------------------------
+
+
+def moved(host, seen):
+    """Cards move, and a twin comes: what is at the old address is not what was asked."""
+    way.apply(host, seen)
+    lab = host.lab()
+    report = []
+    for title, board in MOVES:
+        lab.power_off()
+        lab.power_on(board=board, timeout=BOOT_DEADLINE)
+        said = host.log()
+        listing = host.run("cat /proc/bus/pci/devices | cut -f1,2,18; ls -d /sys/bus/pci/drivers/vfio-pci/0000* || true")
+        taken = [line.split()[0] for line in said if line.endswith("taken")]
+        left = [line for line in said if "left to the host" in line]
+        own = host.drivers("0000:00:02.0", "0000:00:1f.2", "0000:00:19.0")
+        expect(all(own.values()) and "vfio-pci" not in own.values(), "the host's own devices: %s" % own)
+        on_vfio = [line.split("/")[-1] for line in listing.splitlines() if "/drivers/vfio-pci/" in line]
+        expect(sorted(on_vfio) == sorted(taken), "on vfio-pci: %s, taken: %s" % (on_vfio, taken))
+        dummy = host.playbook("verify", *arguments(), fail=True) if left else None
+        report.append("%s: %d taken, %d left (%s)" % (title, len(taken), len(left), "; ".join(left[:2])))
+        expect(left, "%s: nothing was left to the host: %s" % (title, said))
+    return " | ".join(report)
+
+
+# The Realtek takes the place of the AMD card's audio, bus numbers shift; the second card is at another address.
+MOVES = [
+    ("the card left the CPU's port", {"remove": ["01:00.0", "01:00.1"], "add": []}),
+]
+
+
+# -- killed, or without power, at each step ----------------------------------------------------------------------------
+
+
+def install_killer(host, at, how):
+    with open(os.path.join(HERE, "interrupt.py"), encoding="utf-8") as handle:
+        text = handle.read()
+    host.run("mkdir -p %s && rm -f %s/said && echo %d > %s/at && echo %s > %s/how && sync" % (KILLER, KILLER, at, KILLER, how, KILLER))
+    subprocess.run(host.ssh() + ["cat > %s/sitecustomize.py" % KILLER], input=text, text=True, check=True, timeout=60)
+    wrapper = '#!/bin/sh\nPYTHONPATH=%s exec /usr/bin/python3 "$@"\n' % KILLER
+    subprocess.run(host.ssh() + ["cat > %s/python && chmod 755 %s/python && sync" % (KILLER, KILLER)], input=wrapper, text=True, check=True,
+                   timeout=60)
+
+
+def interrupted(host, name, wanted, at, how):
+    """Run a module that ends right before its ``at``-th change; what that was, or None when there are fewer."""
+    install_killer(host, at, how)
+    was = host.boot_id()
+    try:
+        host.module(name, wanted, fail=None, interpreter=KILLER + "/python")
+    except subprocess.TimeoutExpired as error:
+        raise Failed("%s neither ended nor was killed" % name) from error
+    if how == "cut":
+        time.sleep(3)
+        try:
+            if host.boot_id() == was:
+                return host.run("cat %s/said 2>/dev/null" % KILLER, check=False).strip() or None
+        except (Failed, subprocess.TimeoutExpired):
+            pass
+        host.wait_for_boot(was)
+        as_before(host)
+        # fsync of a file that a restart must not lose may itself have been lost: the boot id says that it happened
+        return host.run("cat %s/said 2>/dev/null" % KILLER, check=False).strip() or "change %d" % at
+    return host.run("cat %s/said 2>/dev/null" % KILLER, check=False).strip() or None
+
+
+def each_point(host, how, name, wanted, back, first=1, step=1):
+    """Interrupt a module at every change; by turns it is then run again to the end, or taken back. Number of points."""
+    before = host.files()
+    at = first
+    while at < MOST_POINTS:
+        what = interrupted(host, name, wanted, at, how)
+        if what is None:
+            host.module(name, back)
+            break
+        print("    %s: %s before change %d: %s" % (name, how, at, what), flush=True)
+        if at % 2:
+            host.module(name, wanted)
+            expect(not host.module(name, wanted)["changed"], "%s, interrupted at %d (%s), run again, changes at every run" % (name, at, what))
+        host.module(name, back)
+        found = [line for line in differences(before, host.files()) if "/initrd" not in line]
+        expect(not found, "%s, interrupted at %d (%s) and taken back: %s" % (name, at, what, found[:5]))
+        at += step
+    expect(at > first, "%s was never interrupted" % name)
+    return (at - first) // step
+
+
+def _each_module(host, how, step):
+    devices, content = listed(host)
+    points = []
+    trial = {"state": "staged", "parameters": PARAMETERS, "devices_content": content}
+    points.append(("trial_boot", each_point(host, how, "trial_boot", trial, {"state": "absent"}, step=step)))
+    points.append(("kernel_cmdline", each_point(host, how, "kernel_cmdline", {"parameters": PARAMETERS}, {"state": "absent"}, step=step)))
+    host.module("vfio_binding", {"devices": devices})
+    points.append(("initramfs", each_point(host, how, "initramfs", {}, {"state": "absent"}, step=step)))
+    host.module("vfio_binding", {"state": "absent"})
+    host.reboot()
+    as_before(host)
+    return ", ".join("%s at %d points" % point for point in points)
+
+
+def killed(host, seen):
+    return "SIGKILL before each change: " + _each_module(host, "kill", 1)
+
+
+def killed_during(host, seen):
+    return "SIGKILL a second into each command: " + _each_module(host, "during", 1)
+
+
+def power_cut(host, seen):
+    return "power cut before each change, and the host booted its old entry each time: " + _each_module(host, "cut", 1)
+
+
+FAULTS = (panic, root_disk, network, unconfirmed, power_cut_in_trial, boot_full, boot_read_only, kernel_between, moved,
+          killed, killed_during, power_cut)

@@ -1,0 +1,198 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A lab host as a test sees it: commands, modules, playbooks, reboots, power cuts, and its files as hashes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.join(CHECKOUT, ".build")
+LABS = os.path.join(BUILD, "lab")
+
+BOOT_DEADLINE = 420
+"""Seconds that a boot may take: two emulated machines side by side need a third of it."""
+
+HASHED = ("/etc", "/boot", "/efi", "/usr/lib/dracut/modules.d", "/usr/lib/systemd", "/var/lib/vfio-host")
+"""What must be byte for byte as it was after the way back; what is not there is left out."""
+
+EXEMPT = {
+    r"/boot/(efi/)?loader/random-seed": "a random seed, new at every boot",
+    r"/boot/(efi/)?loader/entries\.srel": "",
+    r"/boot/grub/grubenv": "GRUB's environment block: the choice of a one-shot entry leaves its padding",
+    r"/etc/(ld\.so\.cache|mtab|resolv\.conf|machine-id|adjtime|\.updated)": "kept by the system itself",
+    r"/etc/ssh/ssh_host_.*": "made at the first boot",
+    r"/etc/apt/.*": "state of the package manager",
+}
+"""Files (regular expressions) that may differ, and why."""
+
+
+class Failed(Exception):
+    """Something on the host is not as it has to be; the text says what."""
+
+
+class TestHost:
+    """A lab by its name. ``image``: flavour of the role lab; ``profile``: its machine."""
+
+    def __init__(self, name, image, profile="p8h67"):
+        self.name, self.image, self.profile = name, image, profile
+        self.folder = os.path.join(LABS, name)
+
+    # -- the machine -----------------------------------------------------------------------
+
+    def up(self):
+        self._lab("lab_up")
+
+    def down(self):
+        self._lab("lab_down")
+
+    def _lab(self, playbook):
+        variables = {
+            "lab_name": self.name, "lab_states": LABS, "lab_cache": os.path.join(BUILD, "cache", "lab"),
+            "lab_image": self.image, "lab_profile": self.profile, "lab_timeout": BOOT_DEADLINE,
+        }  # fmt: skip
+        argv = ["ansible-playbook", "vfio.host." + playbook, "-e", json.dumps(variables)]
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=2400)
+        if done.returncode:
+            raise Failed("%s ended with %d:\n%s" % (playbook, done.returncode, done.stdout[-3000:]))
+
+    def lab(self):
+        """The lab itself, for its power switch."""
+        from ansible_collections.vfio.host.plugins.module_utils._host import Host
+        from ansible_collections.vfio.host.plugins.module_utils._lab.machine import Lab
+
+        return Lab(Host(), self.name, LABS)
+
+    @property
+    def inventory(self):
+        return os.path.join(self.folder, "inventory.yml")
+
+    def ssh(self):
+        with open(self.inventory, encoding="utf-8") as handle:
+            group = json.loads(handle.read().split("---\n", 1)[1])
+        ((dummy, host),) = group["lab"]["hosts"].items()
+        argv = ["ssh", "-i", host["ansible_ssh_private_key_file"], "-p", str(host["ansible_port"])]
+        return argv + shlex.split(host["ansible_ssh_common_args"]) + ["root@" + host["ansible_host"]]
+
+    # -- what runs on it -------------------------------------------------------------------
+
+    def run(self, command, timeout=300, check=True):
+        """Standard output of a command line on the host."""
+        done = subprocess.run(self.ssh() + [command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                              timeout=timeout, text=True)
+        if check and done.returncode:
+            raise Failed("%r ended with %d: %s" % (command, done.returncode, (done.stderr or done.stdout)[-1500:]))
+        return done.stdout
+
+    def module(self, name, arguments, check_mode=False, fail=False, interpreter=None):
+        """The result of one module of the collection as a dict. ``fail``: it has to refuse, and its result says why."""
+        argv = ["ansible", "-i", self.inventory, "lab", "-m", "vfio.host." + name, "-a", json.dumps(arguments), "--diff"]
+        argv += ["--check"] if check_mode else []
+        argv += ["-e", "ansible_python_interpreter=" + interpreter] if interpreter else []
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=1800)
+        text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+        start = text.find("=> {")
+        if start < 0:
+            if fail is None:
+                return None
+            raise Failed("module %s gave no answer: %s" % (name, (done.stderr + text)[-1500:]))
+        result = json.loads(text[start + 3:])
+        if fail is not None and bool(done.returncode) != bool(fail):
+            raise Failed("module %s %s: %s" % (name, "did not refuse" if fail else "failed", result.get("msg") or text[-1500:]))
+        return result
+
+    def playbook(self, name, *arguments, fail=False):
+        """``(output, recap, seconds)`` of a playbook of the collection, or of a file."""
+        begun = time.monotonic()
+        where = name if name.endswith(".yml") else "vfio.host." + name
+        argv = ["ansible-playbook", "-i", self.inventory, where, *arguments]
+        lines = []
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            for line in process.stdout:
+                sys.stdout.write("    " + line)
+                sys.stdout.flush()
+                lines.append(line)
+        output = "".join(lines)
+        if bool(process.returncode) != bool(fail):
+            raise Failed("%s ended with %d:\n%s" % (name, process.returncode, output[-2500:]))
+        found = re.findall(r"^\S+\s+: (ok=\d+ .*)$", output, re.MULTILINE)
+        recap = {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", found[-1])} if found else {}
+        return output, recap, time.monotonic() - begun
+
+    # -- boots -----------------------------------------------------------------------------
+
+    def boot_id(self):
+        return self.run("cat /proc/sys/kernel/random/boot_id", timeout=60).strip()
+
+    def cmdline(self):
+        return self.run("cat /proc/cmdline").split()
+
+    def reboot(self):
+        """Reboot as a person would, and wait."""
+        was = self.boot_id()
+        self.run("systemctl reboot", check=False)
+        self.wait_for_boot(was)
+
+    def wait_for_boot(self, was, deadline=BOOT_DEADLINE, settle=True):
+        """Wait until the host answers from another boot than ``was``."""
+        end = time.monotonic() + deadline
+        while time.monotonic() < end:
+            try:
+                if self.boot_id() != was:
+                    break
+            except (Failed, subprocess.TimeoutExpired):
+                pass
+            time.sleep(2)
+        else:
+            raise Failed("the host did not come back within %d s; its console ends with:\n%s" % (deadline, self.lab().console()))
+        if settle:
+            self.run("systemctl is-system-running --wait", check=False, timeout=deadline)
+
+    # -- what it is ------------------------------------------------------------------------
+
+    def files(self):
+        """``{path: description}``: type, mode, owner and hash or target of everything below HASHED."""
+        script = (
+            "for d in %s; do [ -e $d ] || continue; find $d -xdev; done | sort -u | while IFS= read -r p; do "
+            "if [ -L \"$p\" ]; then echo \"l $(readlink \"$p\") $p\"; "
+            "elif [ -f \"$p\" ]; then echo \"f $(stat -c %%a:%%u:%%g \"$p\"):$(sha256sum < \"$p\" | cut -c1-64) $p\"; "
+            "elif [ -d \"$p\" ]; then echo \"d $(stat -c %%a:%%u:%%g \"$p\") $p\"; fi; done"
+        ) % " ".join(HASHED + ("/boot/efi",))
+        found = {}
+        for line in self.run(script, timeout=600).splitlines():
+            kind, what, path = line.split(" ", 2)
+            if not any(re.fullmatch(pattern, path) for pattern in EXEMPT):
+                found[path] = kind + " " + what
+        return found
+
+    def drivers(self, *addresses):
+        """``{address: driver or None}``."""
+        found = {}
+        for address in addresses:
+            text = self.run("readlink /sys/bus/pci/devices/%s/driver" % address, check=False).strip()
+            found[address] = os.path.basename(text) if text else None
+        return found
+
+    def log(self):
+        """What our script has said in the kernel log of this boot."""
+        return [line.split("vfio-host: ", 1)[1] for line in self.run("dmesg").splitlines() if "vfio-host: " in line]
+
+    def kernel_trouble(self):
+        """Lines of the kernel log that must not be there."""
+        pattern = re.compile(r"Oops|BUG:|WARNING:|DMAR:.*fault|AMD-Vi:.*FAULT|Call Trace")
+        return [line for line in self.run("dmesg").splitlines() if pattern.search(line)]
+
+
+def differences(before, after):
+    """Sentences about two results of :meth:`TestHost.files`."""
+    found = ["%s is new" % path for path in sorted(set(after) - set(before))]
+    found += ["%s is gone" % path for path in sorted(set(before) - set(after))]
+    found += ["%s is not as it was" % path for path in sorted(set(before) & set(after)) if before[path] != after[path]]
+    return found

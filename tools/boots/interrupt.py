@@ -1,0 +1,84 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Goes into a lab host as sitecustomize.py: ends a module, or the machine, right before its N-th change.
+
+The changes are counted by Python's own audit events, so the module under test is the one that users run. What to do is
+read from the folder of this file: ``at`` (N) and ``how``: ``kill`` (SIGKILL to the module and all that it started), ``cut``
+(the machine restarts at once, nothing is synced) or ``during`` (SIGKILL one second into the N-th change, if that is a
+command). ``said`` tells what it was.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink", "subprocess.Popen")
+COUNTED = [0]
+
+
+def read(name):
+    with open(os.path.join(HERE, name), encoding="ascii") as handle:
+        return handle.read().strip()
+
+
+AT, HOW = int(read("at")), read("how")
+
+
+def below(pid):
+    """Process ids of all that a process has started."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            with open("/proc/%s/stat" % int(name), encoding="ascii", errors="replace") as handle:
+                parent = int(handle.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+        if parent == pid:
+            found += [int(name)] + below(int(name))
+    return found
+
+
+def end():
+    if HOW == "cut":
+        with open("/proc/sysrq-trigger", "w", encoding="ascii") as handle:
+            handle.write("b")
+        time.sleep(60)
+    for pid in below(os.getpid()):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def later():
+    time.sleep(1)
+    end()
+
+
+def hook(event, arguments):
+    if event not in CHANGES:
+        return
+    text = "%s %s" % (event, " ".join(str(part)[:120] for part in arguments[:2]))
+    if "ansible" in text and "vfio" not in text.replace("vfio.host", ""):
+        return  # its own temporary files
+    COUNTED[0] += 1
+    if COUNTED[0] != AT:
+        return
+    fd = os.open(os.path.join(HERE, "said"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.write(fd, text.encode("utf-8", "replace"))
+    os.fsync(fd)
+    os.close(fd)
+    if HOW != "during":
+        end()
+    elif event == "subprocess.Popen":
+        threading.Thread(target=later, daemon=True).start()
+    else:
+        end()
+
+
+sys.addaudithook(hook)

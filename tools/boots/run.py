@@ -1,0 +1,91 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prove on booted lab hosts that a boot configuration goes in, comes back, and strands no host.
+
+    python tools/boots/run.py way                                   the whole way on Debian 12 with GRUB
+    python tools/boots/run.py way --image trixie-systemd-boot       on another image of the role lab
+    python tools/boots/run.py faults --image trixie-uki --only panic
+    python tools/boots/run.py way --keep                            leave the host running after a failure
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.dont_write_bytecode = True
+sys.path.insert(0, HERE)
+sys.path.append(os.path.join(os.path.dirname(os.path.dirname(HERE)), ".build", "collections"))
+
+# pylint: disable=wrong-import-position
+import faults
+import way
+from host import Failed, TestHost
+
+
+def options(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["way", "faults"])
+    parser.add_argument("--image", default="bookworm-grub")
+    parser.add_argument("--profile", default="p8h67")
+    parser.add_argument("--only", default="", metavar="NAME,...", help="only these steps or faults")
+    parser.add_argument("--from", dest="start", default="", metavar="STEP", help="on a host that --keep has left, from this step on")
+    parser.add_argument("--keep", action="store_true", help="leave the host running when something failed")
+    return parser.parse_args(arguments)
+
+
+def one(host, step, seen):
+    begun = time.monotonic()
+    print("... %s" % step.__name__, flush=True)
+    try:
+        text = step(host, seen)
+    except (Failed, OSError, ValueError, KeyError, IndexError, TimeoutError, subprocess.SubprocessError) as error:
+        print("FAIL %s: %s: %s" % (host.image, step.__name__, error), flush=True)
+        return False
+    print("PASS %s: %s: %s (%d s)" % (host.image, step.__name__, text, time.monotonic() - begun), flush=True)
+    return True
+
+
+def main(arguments):
+    args = options(arguments)
+    names = [name for name in args.only.split(",") if name]
+    host = TestHost("boots-%s-%s" % (args.what[0], args.image), args.image, args.profile)
+    passed = failed = 0
+    if not args.start:
+        begun = time.monotonic()
+        host.up()
+        print("host %s is up after %d s" % (host.name, time.monotonic() - begun), flush=True)
+    try:
+        if args.what == "way":
+            steps = [step for step in way.STEPS if not names or step.__name__ in names]
+            start = [step.__name__ for step in steps].index(args.start) if args.start else 0
+            seen = {}
+            for step in steps[start:]:
+                if not one(host, step, seen):
+                    failed += 1
+                    break
+                passed += 1
+        else:
+            for number, fault in enumerate(fault for fault in faults.FAULTS if not names or fault.__name__ in names):
+                if number:
+                    host.up()  # from a fresh disk each
+                if one(host, fault, {}):
+                    passed += 1
+                else:
+                    failed += 1
+                    if args.keep:
+                        break
+    finally:
+        if not (failed and args.keep):
+            host.down()
+    print("%d passed, %d failed" % (passed, failed))
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
