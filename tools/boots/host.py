@@ -20,7 +20,7 @@ LABS = os.path.join(BUILD, "lab")
 BOOT_DEADLINE = 420
 """Seconds that a boot may take: two emulated machines side by side need a third of it."""
 
-HASHED = ("/etc", "/boot", "/efi", "/usr/lib/dracut/modules.d", "/usr/lib/systemd", "/var/lib/vfio-host")
+HASHED = ("/etc", "/boot", "/boot/efi", "/efi", "/usr/lib/dracut", "/usr/lib/kernel", "/usr/lib/systemd/system", "/var/lib/vfio-host")
 """What must be byte for byte as it was after the way back; what is not there is left out."""
 
 EXEMPT = {
@@ -32,6 +32,31 @@ EXEMPT = {
     r"/etc/apt/.*": "state of the package manager",
 }
 """Files (regular expressions) that may differ, and why."""
+
+
+HASHING = r"""
+import hashlib, json, os, stat, sys
+
+found = {}
+
+def look(path):
+    status = os.lstat(path)
+    owner = "%o:%d:%d" % (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+    if stat.S_ISLNK(status.st_mode):
+        found[path] = "link " + os.readlink(path)
+    elif stat.S_ISREG(status.st_mode):
+        with open(path, "rb") as handle:
+            found[path] = "file %s %s" % (owner, hashlib.sha256(handle.read()).hexdigest())
+    elif stat.S_ISDIR(status.st_mode):
+        found[path] = "folder " + owner
+        for name in os.listdir(path):
+            look(path + "/" + name)
+
+for folder in sys.argv[1:]:
+    if os.path.lexists(folder):
+        look(folder)
+print(json.dumps(found))
+"""
 
 
 class Failed(Exception):
@@ -159,18 +184,10 @@ class TestHost:
 
     def files(self):
         """``{path: description}``: type, mode, owner and hash or target of everything below HASHED."""
-        script = (
-            "for d in %s; do [ -e $d ] || continue; find $d -xdev; done | sort -u | while IFS= read -r p; do "
-            "if [ -L \"$p\" ]; then echo \"l $(readlink \"$p\") $p\"; "
-            "elif [ -f \"$p\" ]; then echo \"f $(stat -c %%a:%%u:%%g \"$p\"):$(sha256sum < \"$p\" | cut -c1-64) $p\"; "
-            "elif [ -d \"$p\" ]; then echo \"d $(stat -c %%a:%%u:%%g \"$p\") $p\"; fi; done"
-        ) % " ".join(HASHED + ("/boot/efi",))
-        found = {}
-        for line in self.run(script, timeout=600).splitlines():
-            kind, what, path = line.split(" ", 2)
-            if not any(re.fullmatch(pattern, path) for pattern in EXEMPT):
-                found[path] = kind + " " + what
-        return found
+        done = subprocess.run(self.ssh() + ["python3", "-", *HASHED], input=HASHING, stdout=subprocess.PIPE, text=True,
+                              timeout=600, check=True)  # fmt: skip
+        found = json.loads(done.stdout)
+        return {path: what for path, what in found.items() if not any(re.fullmatch(pattern, path) for pattern in EXEMPT)}
 
     def drivers(self, *addresses):
         """``{address: driver or None}``."""
