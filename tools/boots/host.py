@@ -25,7 +25,6 @@ HASHED = ("/etc", "/boot", "/boot/efi", "/efi", "/usr/lib/dracut", "/usr/lib/ker
 
 EXEMPT = {
     r"/boot/(efi/)?loader/random-seed": "a random seed, new at every boot",
-    r"/boot/(efi/)?loader/entries\.srel": "",
     r"/boot/grub/grubenv": "GRUB's environment block: the choice of a one-shot entry leaves its padding",
     r"/etc/(ld\.so\.cache|mtab|resolv\.conf|machine-id|adjtime|\.updated)": "kept by the system itself",
     r"/etc/ssh/ssh_host_.*": "made at the first boot",
