@@ -49,6 +49,12 @@ For the trial boot, where the loader can start an entry once. All others leave t
     Files that make the entry ``TRIAL_ID`` with the kernel of the default entry (a version), the initramfs
     ``image`` (a path on the host) and the command line ``line`` (tokens), and leave every other entry
     as it is. ``kernel=None`` takes it away.
+``trial_binary(host, kernel, image, line, check=False)`` -> ``bool``
+    Optional (``getattr(backend, "trial_binary", None)``), for what an Edit cannot carry: the initramfs copied to
+    the EFI partition, a UKI. Same arguments as ``trial``; with ``kernel`` it is called before the edits of
+    ``trial`` are written, with ``kernel=None`` after them, so an entry never names a file that is not there.
+    True when something was to do; ``check`` only looks. Space is checked first; raises HostError.
+    A backend whose trial entry is one binary (UKI) answers ``trial`` with no edits.
 ``once(host)`` -> ``str | None``
     Id of the entry that the next boot starts once.
 ``set_once(host, id | None)``

@@ -1,0 +1,219 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to the vfio.host collection: no promise is made to code outside it.
+
+"""Boot Loader Specification, type 1: the small files in ``loader/entries``. Pure functions over their text.
+
+A file is lines of ``key value``. ``options`` may be there several times: the lines are joined by a space.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
+
+LINE = re.compile(r"^[ \t]*([A-Za-z0-9_-]+)(?:[ \t]+(.*?))?[ \t]*$")
+COUNTER = re.compile(r"^(.+)\+(\d+)(?:-(\d+))?$")
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+
+# -- reading -------------------------------------------------------------------------------
+
+
+def parse(text):
+    """``{key: [value, …]}`` in the order of the file; comments and what is no ``key value`` are left out."""
+    found = {}
+    for line in text.splitlines():
+        match = None if line.lstrip().startswith("#") else LINE.match(line)
+        if match:
+            found.setdefault(match.group(1), []).append(match.group(2) or "")
+    return found
+
+
+def first(fields, key, default=None):
+    """The last value of a key that means one thing (as the loaders take it), or ``default``."""
+    return fields[key][-1] if fields.get(key) else default
+
+
+def option_tokens(fields):
+    """The command line of a parsed entry as tokens; variables of GRUB (``$tuned_params``) stay as they are."""
+    return tokens.split(" ".join(fields.get("options", [])))
+
+
+def initrds(fields):
+    """Paths of the initramfs images as written. GRUB's entries may name several in one line."""
+    return [path for value in fields.get("initrd", []) for path in value.split()]
+
+
+def variables(line):
+    """Names of the variables in tokens or a text, in order: GRUB puts their values in."""
+    text = line if isinstance(line, str) else tokens.join(line)
+    return [match.group(1) or match.group(2) for match in VARIABLE.finditer(text)]
+
+
+def expand(line, values):
+    """Tokens with the variables of ``values`` (``{name: text}``) put in: ``(tokens, [name without a value])``."""
+    unknown = []
+
+    def value(match):
+        name = match.group(1) or match.group(2)
+        if name not in values:
+            unknown.append(name)
+        return values.get(name, "")
+
+    return tokens.split(VARIABLE.sub(value, tokens.join(line))), unknown
+
+
+def split_name(name):
+    """``(id, tries left | None, tries done)`` of a file name with boot counting or without (``x+3-1.conf``)."""
+    stem = re.sub(r"\.(conf|efi)$", "", name, flags=re.I)
+    match = COUNTER.match(stem)
+    if match is None:
+        return stem, None, 0
+    return match.group(1), int(match.group(2)), int(match.group(3) or 0)
+
+
+# -- editing -------------------------------------------------------------------------------
+
+
+def edit(text, remove, add, base=None):
+    """The text with the last occurrence of each token of ``remove`` gone from ``options`` and ``add`` there.
+
+    Everything else stays byte for byte. What is added goes to the end of the last ``options`` line, or in front
+    of ``--``: what follows that is for init. ``base`` (tokens) begins an ``options`` line where there is none; for
+    None that is a ValueError, as such an entry may get its command line from elsewhere (``default_kernelopts``).
+    """
+    lines = text.splitlines(True)
+    places = [index for index, line in enumerate(lines) if _key(line) == "options"]
+    emptied = set()
+    for token in reversed(list(remove)):
+        for index in reversed(places):
+            line = _without(lines[index], token)
+            if line is not None:
+                lines[index] = line
+                if not _spans(line):
+                    emptied.add(index)
+                break
+    if add and not places:
+        if base is None:
+            raise ValueError("the entry has no line 'options'")
+        if lines and not lines[-1].endswith(("\n", "\r")):
+            lines[-1] += "\n"
+        lines.append("options %s\n" % tokens.join(list(base) + list(add)))
+    elif add:
+        for index in places:
+            spans = _spans(lines[index])
+            ends = [start for start, end in spans if lines[index][start:end] == "--"]
+            if ends:
+                lines[index] = lines[index][: ends[0]] + tokens.join(add) + " " + lines[index][ends[0]:]
+                break
+        else:
+            body = lines[places[-1]].rstrip()
+            lines[places[-1]] = body + " " + tokens.join(add) + lines[places[-1]][len(body):]
+    return "".join(line for index, line in enumerate(lines) if index not in emptied or _spans(line))
+
+
+def _key(line):
+    match = None if line.lstrip().startswith("#") else LINE.match(line.rstrip("\r\n"))
+    return match.group(1) if match else None
+
+
+def _spans(line):
+    """``[(start, end)]`` of the tokens in an ``options`` line, as the kernel cuts them."""
+    head = re.match(r"[ \t]*\S+", line).end()
+    found = []
+    start = None
+    quoted = False
+    for index in range(head, len(line)):
+        char = line[index]
+        if char.isspace() and (not quoted or char in "\r\n"):
+            if start is not None:
+                found.append((start, index))
+            start = None
+            continue
+        if char == '"':
+            quoted = not quoted
+        start = index if start is None else start
+    if start is not None:
+        found.append((start, len(line)))
+    return found
+
+
+def _without(line, token):
+    """The line without the last such token and the space in front of it; None when it is not there."""
+    spans = _spans(line)
+    for start, end in reversed(spans):
+        if line[start:end] != token:
+            continue
+        if (start, end) == spans[0] and len(spans) > 1:
+            following = len(line[end:]) - len(line[end:].lstrip(" \t"))
+            return line[:start] + line[end + following:]
+        return line[:start].rstrip(" \t") + line[end:]
+    return None
+
+
+# -- order ---------------------------------------------------------------------------------
+
+
+IGNORED = re.compile(r"[^A-Za-z0-9~^.-]*")
+DIGITS = re.compile(r"[0-9]*")
+LETTERS = re.compile(r"[A-Za-z]*")
+
+
+def compare_versions(one, other):
+    """-1, 0 or 1: the specification's order of versions (UAPI.10; ``systemd-analyze compare-versions``)."""
+    a, b = one or "", other or ""
+    while True:
+        a, b = a[IGNORED.match(a).end():], b[IGNORED.match(b).end():]
+        for char in "~-^.":
+            if char == "-" and not (a and b):
+                return _sign(bool(a), bool(b))
+            if a.startswith(char) or b.startswith(char):
+                if a.startswith(char) != b.startswith(char):
+                    return -1 if a.startswith(char) else 1
+                a, b = a[1:], b[1:]
+        numeric = a[:1].isdigit() or b[:1].isdigit()
+        left, right = [(DIGITS if numeric else LETTERS).match(text).group(0) for text in (a, b)]
+        a, b = a[len(left):], b[len(right):]
+        if numeric:  # a number is newer than none
+            left, right = [(text != "", len(text.lstrip("0")), text.lstrip("0")) for text in (left, right)]
+        if left != right:
+            return _sign(left, right)
+
+
+def _sign(left, right):
+    return (left > right) - (left < right)
+
+
+def order(entries):
+    """Sort as the loaders do, the entry that boots by default first.
+
+    ``entries``: dicts with ``id``, ``fields`` (:func:`parse`) and ``left`` (tries left or None). Entries without
+    a try left come last, those with a ``sort-key`` before those without; then newest first.
+    """
+    return sorted(entries, key=functools.cmp_to_key(_compare))
+
+
+def _compare(one, other):
+    keys = [first(entry["fields"], "sort-key") for entry in (one, other)]
+    for left, right in (
+        (one.get("left") == 0, other.get("left") == 0),
+        (not keys[0], not keys[1]),
+    ):
+        if left != right:
+            return _sign(left, right)
+    if keys[0]:
+        for left, right in (
+            (keys[0], keys[1]),
+            (first(one["fields"], "machine-id", ""), first(other["fields"], "machine-id", "")),
+        ):
+            if left != right:
+                return _sign(left, right)
+        found = compare_versions(first(other["fields"], "version"), first(one["fields"], "version"))
+        if found:
+            return found
+    return compare_versions(other["id"].lower(), one["id"].lower())
