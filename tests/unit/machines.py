@@ -140,7 +140,8 @@ def host(active, table, cmdline):
         },
         "product": {"vendor": "ASUS", "name": "P8H67-M PRO", "board": "P8H67-M PRO", "firmware": "3904",
                     "firmware_date": "04/27/2013", "virtual": False},
-        "cpu": {"vendor": "GenuineIntel", "model": "Xeon E3-1245 v2", "count": 8, "cores": 4},
+        "cpu": {"vendor": "GenuineIntel", "model": "Xeon E3-1245 v2", "count": 8, "cores": 4,
+                "threads": [[0, 4], [1, 5], [2, 6], [3, 7]], "gigantic_pages": True},
         "numa": [{"node": 0, "cpus": 8, "memory": 16 << 30, "distances": {"0": 10}}],
         "iommu": {
             "active": active,

@@ -34,7 +34,7 @@ QEMU = ("/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-system-aarch64", "/usr/lib
 CONFIG_OPTIONS = (
     "INTEL_IOMMU", "INTEL_IOMMU_DEFAULT_ON", "INTEL_IOMMU_DEFAULT_ON_INTGPU_OFF", "AMD_IOMMU", "IRQ_REMAP",
     "IOMMU_DEFAULT_PASSTHROUGH", "VFIO", "VFIO_PCI", "VFIO_PCI_IGD", "VFIO_PCI_VGA", "VFIO_IOMMU_TYPE1",
-    "KVM", "IOMMUFD",
+    "KVM", "IOMMUFD", "CPU_ISOLATION", "NO_HZ_FULL", "RCU_NOCB_CPU", "HUGETLBFS",
 )
 """Options of the kernel's configuration that matter here."""
 
@@ -152,19 +152,24 @@ def machine(cpuinfo):
 
 
 def cpu(cpuinfo):
-    """``{vendor, model, count, cores}`` from the text of /proc/cpuinfo."""
+    """``{vendor, model, count, cores, threads, gigantic_pages}`` from the text of /proc/cpuinfo."""
     vendor = re.search(r"^(?:vendor_id|CPU implementer)\s*: (.*)$", cpuinfo, re.MULTILINE)
     model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
-    cores = set()
+    flags = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
+    count = len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE))
+    cores = {}
     for block in cpuinfo.split("\n\n"):
-        ids = [re.search(r"^%s\s*: (\d+)$" % name, block, re.MULTILINE) for name in ("physical id", "core id")]
+        ids = [re.search(r"^%s\s*: (\d+)$" % name, block, re.MULTILINE)
+               for name in ("physical id", "core id", "processor")]
         if all(ids):
-            cores.add(tuple(found.group(1) for found in ids))
+            cores.setdefault(tuple(int(found.group(1)) for found in ids[:2]), []).append(int(ids[2].group(1)))
     return {
         "vendor": vendor.group(1).strip() if vendor else None,
         "model": model.group(1).strip() if model else None,
-        "count": len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)),
+        "count": count,
         "cores": len(cores) or None,
+        "threads": sorted(cores.values()) if count and sum(map(len, cores.values())) == count else None,
+        "gigantic_pages": "pdpe1gb" in flags.group(1).split() if flags else None,
     }
 
 

@@ -66,7 +66,19 @@ def test_iommu_state(machine):
         "reason": "active: dmar0, 7 groups", "interrupt_remapping": True, "unsafe_interrupts": None, "rmrr": None,
         "rcba": None, "uncovered": None,
     }
-    assert machine["host"]["cpu"] == {"vendor": "AuthenticAMD", "model": None, "count": 2, "cores": None}
+    assert machine["host"]["cpu"] == {"vendor": "AuthenticAMD", "model": None, "count": 2, "cores": None,
+                                      "threads": None, "gigantic_pages": None}
+
+
+def test_cores_and_their_threads():
+    text = "\n\n".join(
+        "processor\t: %d\nphysical id\t: %d\ncore id\t\t: %d\nflags\t\t: fpu %s lm" % (n, n % 4 // 2, n % 2, flag)
+        for n, flag in enumerate(["pdpe1gb"] * 8))
+    found = platform.cpu(text)
+    assert (found["count"], found["cores"], found["gigantic_pages"]) == (8, 4, True)
+    assert found["threads"] == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    assert platform.cpu(text.replace("pdpe1gb", "pdpe1g"))["gigantic_pages"] is False
+    assert platform.cpu(text.replace("core id", "core", 1))["threads"] is None
 
 
 def test_iommu_off(tmp_path):
