@@ -189,7 +189,7 @@ COMMANDS = {
     "audit": (audit, "what this machine is, what can be assigned and why not; reads only, installs nothing"),
     "explain": (explain, "the same from the text of lspci -D -xxxx (FILE=dump.txt, OUT=page.html)"),
     "bench": (bench, "what the probe costs, as ratios"),
-    "lab-up": (lab_up, "boot a lab host and leave it running (NAME=lab PROFILE=p8h67)"),
+    "lab-up": (lab_up, "boot a lab host and leave it running (NAME=lab PROFILE=p8h67 IMAGE=bookworm-grub)"),
     "lab-down": (lab_down, "take a lab host down (NAME=lab)"),
     "clean": (clean, "take every lab down, then remove .build: logs, environment, image cache"),
 }

@@ -43,6 +43,11 @@ options:
     description: Size of the disk, in MiB. Only what is used takes space.
     type: int
     default: 6144
+  esp:
+    description:
+      - Size of the EFI system partition, in MiB, for an image that UEFI boots. Without one the image is for BIOS.
+    type: int
+    default: 0
   packages:
     description: Packages to install.
     type: list
@@ -71,6 +76,12 @@ options:
         description: Permissions, as a string of octal digits.
         type: str
         default: "0644"
+      early:
+        description:
+          - Whether to put it there before the packages are installed too, for what they read at that time.
+          - Not for a configuration file that a package brings itself.
+        type: bool
+        default: false
   scripts:
     description: The texts of the scripts V(customize), V(offline) and V(finish); see the files of the role.
     type: dict
@@ -125,6 +136,7 @@ def main():
             "suite": {"type": "str", "default": "bookworm"},
             "mirrors": {"type": "list", "elements": "str", "default": []},
             "size": {"type": "int", "default": 6144},
+            "esp": {"type": "int", "default": 0},
             "packages": {"type": "list", "elements": "str", "required": True},
             "offline_packages": {"type": "list", "elements": "str", "default": []},
             "files": {
@@ -135,6 +147,7 @@ def main():
                     "path": {"type": "str", "required": True},
                     "content": {"type": "str", "required": True},
                     "mode": {"type": "str", "default": "0644"},
+                    "early": {"type": "bool", "default": False},
                 },
             },
             "scripts": {"type": "dict", "required": True},
@@ -142,7 +155,7 @@ def main():
         supports_check_mode=True,
     )
     options = module.params
-    recipe = {name: options[name] for name in ("suite", "packages", "offline_packages", "files", "size")}
+    recipe = {name: options[name] for name in ("suite", "packages", "offline_packages", "files", "size", "esp")}
     cache = os.path.abspath(options["cache"])
     key = image.digest(recipe, options["scripts"])
     path = os.path.join(cache, key, "disk.img")
@@ -153,11 +166,12 @@ def main():
         module.exit_json(**result)
 
     host = Host()
-    missing = [tool for tool in TOOLS if not host.which(tool)]
+    tools = TOOLS + (("mkfs.vfat",) if options["esp"] else ())
+    missing = [tool for tool in tools if not host.which(tool)]
     if missing:
         module.fail_json(
             msg="these commands are missing: %s. On Debian and Ubuntu they are in the packages mmdebstrap, e2fsprogs, "
-            "fdisk, qemu-system-x86 and apt." % ", ".join(missing)
+            "fdisk, dosfstools, qemu-system-x86 and apt." % ", ".join(missing)
         )
     begun = time.monotonic()
     os.makedirs(os.path.dirname(os.path.abspath(options["log"])), exist_ok=True)

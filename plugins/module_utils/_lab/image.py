@@ -8,7 +8,8 @@
 
 Three steps, none of which needs a loop device or a mount on the building machine: mmdebstrap
 installs the packages into a folder and fills a filesystem from it, sfdisk lays the partition
-table around it, and one emulated boot with ``finish`` as init installs GRUB from inside.
+table around it, and one emulated boot with ``finish`` as init installs the boot loader from inside.
+An image for UEFI gets an empty EFI system partition, which ``finish`` fills too.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ BUILDER = 1
 BUILD_TIMEOUT = 900
 FINISH_TIMEOUT = 600
 MIB = 1024 * 1024
-ROOT_START = 2 * MIB
-"""Where the root partition begins; the megabyte before it is GRUB's BIOS boot partition."""
+SECTOR = 512
+FIRST_START = 1 * MIB
+"""Where the first partition begins: GRUB's BIOS boot partition, a megabyte, or the EFI system partition."""
 
 WORKING = ".building"
 """Ending of the folder that an image is built in."""
@@ -46,6 +48,20 @@ def digest(recipe, scripts):
     """Cache key of a recipe (what :func:`build` takes): 16 hex digits."""
     text = json.dumps({"builder": BUILDER, "recipe": recipe, "scripts": scripts}, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+def root_start(recipe):
+    """Where the root partition begins, in bytes: behind the first partition."""
+    return FIRST_START + (recipe.get("esp") or 1) * MIB
+
+
+def firmware(path):
+    """``bios`` or ``efi``: what the disk image at ``path`` boots with, by the recipe beside it."""
+    try:
+        with open(os.path.join(os.path.dirname(path), "recipe.json"), "r", encoding="utf-8") as handle:
+            return "efi" if json.load(handle).get("esp") else "bios"
+    except (OSError, ValueError):
+        return "bios"
 
 
 def parse_index_targets(text, suite):
@@ -85,6 +101,11 @@ def machine_proxies(host):
     return [line for line in text.splitlines() if "proxy" in line.lower() and '""' not in line]
 
 
+def _early(entry):
+    """Whether a file shall be there before the packages are installed."""
+    return entry.get("early", False)
+
+
 def files_archive(files, scripts):
     """A tar archive (bytes) of the recipe's files and scripts, all owned by root."""
     buffer = io.BytesIO()
@@ -105,6 +126,8 @@ def _add(archive, path, content, mode):
 
 def mmdebstrap_command(recipe, mirrors, proxies, stage):
     """The argv that installs the packages and fills ``stage/disk.img``'s root filesystem."""
+    start = root_start(recipe)
+    early = ["tar-in %s /" % shlex.quote(stage + "/early.tar")] if any(map(_early, recipe["files"])) else []
     hooks = [
         "tar-in %s /" % shlex.quote(stage + "/files.tar"),
         'chroot "$1" %s/customize' % LIB,
@@ -117,12 +140,13 @@ def mmdebstrap_command(recipe, mirrors, proxies, stage):
         'tree=$(mktemp -d) && mount --bind "$1" "$tree" && '
         "mke2fs -q -t ext4 -L lab-root -E offset=%d,lazy_itable_init=1,nodiscard -d \"$tree\" %s %dk && "
         'umount "$tree" && rmdir "$tree"'
-        % (ROOT_START, shlex.quote(stage + "/disk.img"), (recipe["size"] * MIB - ROOT_START - MIB) // 1024)
+        % (start, shlex.quote(stage + "/disk.img"), (recipe["size"] * MIB - start - MIB) // 1024)
     )
     argv = ["mmdebstrap", "--variant=minbase", "--format=null", "--dpkgopt=force-unsafe-io"]
     argv += ["--aptopt=Apt::Install-Recommends \"false\"", "--aptopt=Acquire::Retries \"3\""]
     argv += ["--aptopt=" + line.rstrip(";") for line in proxies]
     argv += ["--include=" + ",".join(recipe["packages"])]
+    argv += ["--essential-hook=" + hook for hook in early]
     argv += ["--customize-hook=" + hook for hook in hooks]
     argv += ["--architectures=amd64", recipe["suite"], "-"]
     return argv + mirrors
@@ -131,7 +155,8 @@ def mmdebstrap_command(recipe, mirrors, proxies, stage):
 def build(host, recipe, scripts, cache, mirrors, log):
     """Build the image into ``cache`` and return its path.
 
-    :param recipe: dict with ``suite``, ``packages``, ``offline_packages``, ``files``, ``size`` (MiB).
+    :param recipe: dict with ``suite``, ``packages``, ``offline_packages``, ``files``, ``size`` (MiB),
+        ``esp`` (MiB of the EFI system partition; 0 or missing: an image for BIOS).
     :param scripts: name to text of ``customize`` and ``offline``, which run in the tree in this
         order, and ``finish``, which runs as init in the one boot that completes the image.
     Raises HostError with the end of the log. One build at a time works in a cache; another waits for
@@ -174,37 +199,52 @@ def _build(host, recipe, scripts, target, mirrors, log):
         with open(disk, "wb") as handle:
             handle.truncate(recipe["size"] * MIB)
         os.chmod(disk, 0o666)
-        with open(os.path.join(stage, "files.tar"), "wb") as handle:
-            handle.write(files_archive(recipe["files"], scripts))
-        os.chmod(os.path.join(stage, "files.tar"), 0o644)
+        archives = {
+            "files.tar": files_archive(recipe["files"], scripts),
+            "early.tar": files_archive(filter(_early, recipe["files"]), {}),
+        }
+        for name, content in archives.items():
+            with open(os.path.join(stage, name), "wb") as handle:
+                handle.write(content)
+            os.chmod(os.path.join(stage, name), 0o644)
         mirrors = mirrors or machine_mirrors(host, recipe["suite"])
         command = mmdebstrap_command(recipe, mirrors, machine_proxies(host), stage)
         host.run(command, timeout=BUILD_TIMEOUT, log=log)
-        _partition(host, disk, log)
+        _partition(host, disk, recipe, log)
         os.chmod(disk, 0o600)
         shutil.move(disk, os.path.join(work, "disk.img"))
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-    _finish(host, work, log)
+    _finish(host, work, recipe, log)
     with open(os.path.join(work, "recipe.json"), "w", encoding="utf-8") as handle:
         json.dump(recipe, handle, indent=2, sort_keys=True)
     os.rename(work, target)
 
 
-def _partition(host, disk, log):
-    table = (
+def partition_table(recipe):
+    """The disk's layout for sfdisk; the root partition is the second one in either case."""
+    kind, name = ("C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "esp") if recipe.get("esp") else (
+        "21686148-6449-6E6F-744E-656564454649", "bios-boot")
+    first, root = FIRST_START // SECTOR, root_start(recipe) // SECTOR
+    return (
         "label: gpt\n"
-        "start=2048, size=2048, type=21686148-6449-6E6F-744E-656564454649, name=bios-boot\n"
-        "start=4096, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name=root\n"
+        "start=%d, size=%d, type=%s, name=%s\n"
+        "start=%d, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name=root\n" % (first, root - first, kind, name, root)
     )
-    host.run(["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", disk], stdin=table, log=log)
 
 
-def _finish(host, work, log):
-    """Boot the image once with its own kernel, ``finish`` as init, to install GRUB from inside."""
+def _partition(host, disk, recipe, log):
+    host.run(["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", disk], stdin=partition_table(recipe), log=log)
+    if recipe.get("esp"):
+        host.run(["mkfs.vfat", "-F", "32", "-n", "LAB-ESP", "--offset", str(FIRST_START // SECTOR), disk,
+                  str(recipe["esp"] * 1024)], log=log)
+
+
+def _finish(host, work, recipe, log):
+    """Boot the image once with its own kernel, ``finish`` as init, to install the boot loader from inside."""
     disk = os.path.join(work, "disk.img")
     for name in ("vmlinuz", "initrd.img"):
-        _extract(host, disk, "/" + name, os.path.join(work, name))
+        _extract(host, disk, root_start(recipe), "/" + name, os.path.join(work, name))
     console = os.path.join(work, "finish.log")
     argv = ["qemu-system-x86_64"] + profiles.finish_arguments(
         disk, os.path.join(work, "vmlinuz"), os.path.join(work, "initrd.img"), console, LIB + "/finish"
@@ -218,9 +258,9 @@ def _finish(host, work, log):
     os.unlink(os.path.join(work, "initrd.img"))
 
 
-def _extract(host, disk, path, target):
+def _extract(host, disk, start, path, target):
     """Copy one file out of the root filesystem of a disk image, following one link."""
-    source = "%s?offset=%d" % (disk, ROOT_START)
+    source = "%s?offset=%d" % (disk, start)
     info = host.run(["debugfs", "-R", "stat %s" % path, source]).stdout
     for line in info.splitlines():
         if line.startswith("Fast link dest:"):

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import re
+
 IOMMU = {
     "p8h67": "intel-iommu,intremap=on,caching-mode=on",
     "amd": "amd-iommu,intremap=on",
@@ -45,6 +47,174 @@ BOARD = (
 )
 CODECS = tuple("hda-duplex,bus=hda%d.0,audiodev=silence" % number for number in range(3))
 
+BUILT_IN = ("00.0", "1f.0", "1f.2", "1f.3")
+"""Slots of the root bus that QEMU's q35 has filled itself: host bridge, LPC, SATA, SMBus."""
+
+PLACE = re.compile(r"^(?:([A-Za-z][A-Za-z0-9_.-]*)/)?([01][0-9a-f]\.[0-7])$")
+BUS = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]*$")
+DEVICE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+PROPERTIES = re.compile(r"^[A-Za-z0-9_-]+=[^,]*(,[A-Za-z0-9_-]+=[^,]*)*$")
+DISK = re.compile(r"^[a-z0-9][a-z0-9-]{0,30}$")
+KEYS = {
+    "add": {"add", "at", "properties", "disk", "size"},
+    "move": {"move", "to"},
+    "remove": {"remove"},
+}
+"""What a change of the board may say, by what it does."""
+
+DISK_SIZE = 1024
+"""MiB of a disk that a change of the board adds, unless it says more. Only what is used takes space."""
+
+
+def board(changes=()):
+    """The machine's board after ``changes``, in the order that QEMU needs: a bus before what is on it.
+
+    Each change is a dict, and they are made one after the other:
+
+    - ``add`` (QEMU's name of a device), ``at`` (its place), and perhaps ``properties`` (``"id=x,serial=y"``),
+      ``disk`` (name of a disk of this lab for it) with ``size`` (MiB);
+    - ``move`` (an id or a place) and ``to`` (a place);
+    - ``remove`` (an id or a place).
+
+    A place is ``BUS/SLOT.FUNCTION``, as in ``cpu_port/00.0``; without a bus it is on the root bus. A device that has
+    no address, such as ``ide-hd``, is at a bus alone: ``ide.1``.
+    Returns ``((device, address, properties), ...)`` like BOARD; ``address`` is "" where there is none.
+    Raises ValueError with the change that cannot be made and why.
+    """
+    entries = [_entry(*parts) for parts in BOARD]
+    for change in changes or ():
+        try:
+            _change(entries, {key: value for key, value in change.items() if value is not None})
+        except ValueError as exc:
+            raise ValueError("change of the lab's board %s: %s" % (_said(change), exc)) from None
+    _check(entries)
+    return tuple((entry["device"], entry["address"], entry["properties"]) for entry in _ordered(entries))
+
+
+def disks(changes=()):
+    """``{name: MiB}`` of the disks that changes of the board add."""
+    return {change["disk"]: change.get("size") or DISK_SIZE for change in changes or () if change.get("disk")}
+
+
+def _said(change):
+    return "{%s}" % ", ".join("%s: %s" % (key, value) for key, value in change.items() if value is not None)
+
+
+def _entry(device, address, properties):
+    values = dict(part.split("=", 1) for part in properties.split(",") if part)
+    return {"device": device, "address": address, "properties": properties, "bus": values["bus"], "id": values.get("id")}
+
+
+def _place(text):
+    """``(bus, address)`` of a place."""
+    found = PLACE.match(text)
+    if found:
+        return found.group(1) or "pcie.0", found.group(2)
+    if BUS.match(text) and "/" not in text:
+        return text, ""
+    raise ValueError("%r is no place; write BUS/SLOT.FUNCTION, such as cpu_port/00.0, or SLOT.FUNCTION" % text)
+
+
+def _change(entries, change):
+    kinds = [kind for kind in KEYS if kind in change]
+    if len(kinds) != 1:
+        raise ValueError("it must say one of add, move and remove")
+    kind = kinds[0]
+    unknown = sorted(set(change) - KEYS[kind])
+    if unknown:
+        raise ValueError("%s does not go with %s" % (", ".join(unknown), kind))
+    if kind == "add":
+        _add(entries, change)
+        return
+    entry = _find(entries, change[kind])
+    if "netdev=ssh" in entry["properties"].split(",") and kind == "remove":
+        raise ValueError("this is the NIC that the lab is reached by")
+    entries.remove(entry)
+    if kind == "move":
+        if "to" not in change:
+            raise ValueError("to where?")
+        bus, address = _place(change["to"])
+        rest = [part for part in entry["properties"].split(",") if part and not part.startswith("bus=")]
+        _put(entries, _entry(entry["device"], address, ",".join(rest + ["bus=" + bus])))
+
+
+def _add(entries, change):
+    properties = change.get("properties") or ""
+    if not DEVICE.match(change["add"]):
+        raise ValueError("%r is no name of a QEMU device" % change["add"])
+    if "at" not in change:
+        raise ValueError("at which place?")
+    if properties and not PROPERTIES.match(properties):
+        raise ValueError("properties are written name=value,name=value")
+    taken = {part.split("=")[0] for part in properties.split(",")} & {"bus", "addr", "drive"}
+    if taken:
+        raise ValueError("%s follows from the place and the disk" % ", ".join(sorted(taken)))
+    if "size" in change and "disk" not in change:
+        raise ValueError("size is that of a disk, and there is none")
+    if "disk" in change:
+        if not DISK.match(change["disk"]):
+            raise ValueError("disk %r: use up to 31 small letters, digits and hyphens" % change["disk"])
+        drive = "drive=disk-" + change["disk"]
+        if any(drive in entry["properties"].split(",") for entry in entries):
+            raise ValueError("there is a disk %s already" % change["disk"])
+        properties = ",".join(filter(None, [properties, drive]))
+    bus, address = _place(change["at"])
+    _put(entries, _entry(change["add"], address, ",".join(filter(None, [properties, "bus=" + bus]))))
+
+
+def _put(entries, entry):
+    if entry["bus"] == "pcie.0" and entry["address"] in BUILT_IN:
+        raise ValueError("%s is the chipset's own" % entry["address"])
+    for other in entries:
+        if (other["bus"], other["address"]) == (entry["bus"], entry["address"]):
+            raise ValueError("%s is there" % other["device"])
+        if entry["id"] and other["id"] == entry["id"]:
+            raise ValueError("the id %s is that of another device, %s" % (entry["id"], other["device"]))
+    if entry["bus"] == "ide.0":
+        raise ValueError("ide.0 has the root disk")
+    entries.append(entry)
+
+
+def _find(entries, text):
+    for entry in entries:
+        if entry["id"] == text:
+            return entry
+    place = _place(text)
+    for entry in entries:
+        if (entry["bus"], entry["address"]) == place:
+            return entry
+    raise ValueError("there is no %s; ids are %s" % (text, ", ".join(sorted(e["id"] for e in entries if e["id"]))))
+
+
+def _on(entry, ids):
+    """The id that an entry's bus comes from, None for a bus of the machine itself."""
+    bus = entry["bus"]
+    if bus == "pcie.0" or re.match(r"^ide\.[0-5]$", bus):
+        return None
+    owner = bus if bus in ids else bus.rsplit(".", 1)[0]
+    return owner
+
+
+def _check(entries):
+    ids = {entry["id"] for entry in entries if entry["id"]}
+    for entry in entries:
+        if _on(entry, ids) not in ids | {None}:
+            raise ValueError("the lab's board: %s is on %s, and no device has that id any more; move or remove it too"
+                             % (entry["device"], entry["bus"]))
+
+
+def _ordered(entries):
+    ids = {entry["id"] for entry in entries if entry["id"]}
+    done, left, order = {None}, list(entries), []
+    while left:
+        ready = [entry for entry in left if _on(entry, ids) in done]
+        if not ready:
+            raise ValueError("the lab's board: %s is behind itself" % left[0]["device"])
+        order.append(ready[0])
+        done.add(ready[0]["id"])
+        left.remove(ready[0])
+    return order
+
 
 def accelerator_arguments(accelerator):
     """``kvm`` or ``tcg`` to QEMU's arguments; both show every CPU feature they can.
@@ -57,34 +227,49 @@ def accelerator_arguments(accelerator):
     return ["-accel", "tcg,thread=multi", "-cpu", "max"]
 
 
-def machine_arguments(profile, accelerator, name, memory, cpus, disk, console, monitor, ssh_port, keys, internet=False):
+def machine_arguments(profile, accelerator, name, memory, cpus, disk, console, monitor, ssh_port, keys, internet=False,
+                      firmware=None, changes=(), disk_file="disk-%s.qcow2"):
     """QEMU's arguments for a lab.
 
     :param memory: MiB. :param disk: the overlay. :param console: file for the serial console.
     :param monitor: path of the monitor socket. :param ssh_port: loopback port for SSH.
     :param keys: dict with the paths ``host_key`` and ``authorized_key``.
     :param internet: whether the machine may open connections to the outside.
-    Raises ValueError for a profile that does not exist.
+    :param firmware: ``(code, variables)``: UEFI's two flash files; None is QEMU's BIOS.
+    :param changes: of the board, see :func:`board`. :param disk_file: path of the disks that they add, with ``%s``
+        for a disk's name.
+    Raises ValueError for a profile that does not exist and for a change that cannot be made.
     """
     if profile not in IOMMU:
         raise ValueError("lab profile %r: known are %s" % (profile, ", ".join(sorted(IOMMU))))
     argv = ["-name", "vfio-host-lab-" + name, "-nodefaults", "-no-user-config", "-display", "none"]
     argv += ["-machine", "q35,kernel-irqchip=split" if accelerator == "kvm" else "q35"]
     argv += accelerator_arguments(accelerator)
+    # The chipset's watchdog resets the machine, as on a board whose maker has not strapped that off.
+    argv += ["-global", "ICH9-LPC.noreboot=off"]
     argv += ["-m", str(memory), "-smp", str(cpus)]
+    if firmware:
+        argv += ["-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + _comma(firmware[0])]
+        argv += ["-drive", "if=pflash,unit=1,format=raw,file=" + _comma(firmware[1])]
     if profile != "amd":
         argv += ["-device", IOMMU[profile]]
     restrict = "off" if internet else "on"
     argv += ["-netdev", "user,id=ssh,restrict=%s,hostfwd=tcp:127.0.0.1:%d-:22" % (restrict, ssh_port)]
     argv += ["-netdev", "user,id=lan,restrict=on,net=" + LAN]
     argv += ["-audiodev", "none,id=silence"]
-    for device, address, properties in BOARD:
-        argv += ["-device", "%s,addr=%s,%s" % (device, address, properties)]
+    placed = board(changes)
+    for name in disks(changes):
+        argv += ["-drive", "if=none,id=disk-%s,format=qcow2,cache=unsafe,discard=unmap,file=%s"
+                 % (name, _comma(disk_file % name))]
+    for device, address, properties in placed:
+        argv += ["-device", ",".join(filter(None, [device, address and "addr=" + address, properties]))]
     if profile == "amd":
         # Behind the board: its own PCI function takes the first slot that is free, which is 03 then.
         argv += ["-device", IOMMU[profile]]
-    for codec in CODECS:
-        argv += ["-device", codec]
+    ids = [part for dummy, dummy, properties in placed for part in properties.split(",") if part.startswith("id=")]
+    for number, codec in enumerate(CODECS):
+        if "id=hda%d" % number in ids:
+            argv += ["-device", codec]
     argv += ["-drive", "if=none,id=root,format=qcow2,cache=unsafe,discard=unmap,file=" + _comma(disk)]
     argv += ["-device", "ide-hd,bus=ide.0,drive=root"]
     argv += ["-fw_cfg", "name=opt/vfio.host/host_key,file=" + _comma(keys["host_key"])]
@@ -95,7 +280,7 @@ def machine_arguments(profile, accelerator, name, memory, cpus, disk, console, m
 
 
 def finish_arguments(disk, kernel, initrd, console, init):
-    """QEMU's arguments for the one boot that installs GRUB from inside the fresh image."""
+    """QEMU's arguments for the one boot that installs the boot loader from inside the fresh image."""
     return [
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35",
         "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "1024", "-smp", "2",

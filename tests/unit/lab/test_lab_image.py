@@ -143,8 +143,59 @@ def test_hooks_survive_any_folder_and_any_name():
 def test_the_filesystem_leaves_room_for_the_partition_tables():
     words = shlex.split(hooks(command())[-1])
     kib = int(words[words.index("/var/tmp/it's a $(stage)/disk.img") + 1].rstrip("k"))
-    assert kib * 1024 == 6144 * image.MIB - image.ROOT_START - image.MIB
-    assert any(word.startswith("offset=%d," % image.ROOT_START) for word in words)
+    assert kib * 1024 == 6144 * image.MIB - 2 * image.MIB - image.MIB
+    assert any(word.startswith("offset=%d," % (2 * image.MIB)) for word in words)
+
+
+def test_the_filesystem_lies_behind_the_efi_system_partition():
+    words = shlex.split(hooks(command(dict(RECIPE, esp=128)))[-1])
+    assert any(word.startswith("offset=%d," % (129 * image.MIB)) for word in words)
+    assert "%dk" % ((6144 - 129 - 1) * 1024) in words
+
+
+def partitions(recipe):
+    """``[(start, size or None, type), ...]`` of a layout, in sectors."""
+    lines = [dict(field.strip().split("=") for field in line.split(","))
+             for line in image.partition_table(recipe).splitlines()[1:]]
+    return [(int(line["start"]), int(line["size"]) if "size" in line else None, line["type"]) for line in lines]
+
+
+@pytest.mark.parametrize("recipe, first", [
+    (RECIPE, (2048, 2048, "21686148-6449-6E6F-744E-656564454649")),
+    (dict(RECIPE, esp=0), (2048, 2048, "21686148-6449-6E6F-744E-656564454649")),
+    (dict(RECIPE, esp=128), (2048, 128 * 2048, "C12A7328-F81F-11D2-BA4B-00A0C93EC93B")),
+])
+def test_the_root_partition_is_the_second_and_begins_where_its_filesystem_does(recipe, first):
+    found = partitions(recipe)
+    assert found[0] == first
+    assert found[1] == (image.root_start(recipe) // 512, None, "0FC63DAF-8483-4772-8E79-3D69D8477DE4")
+    assert first[0] + first[1] == found[1][0]
+
+
+@pytest.mark.parametrize("esp", [None, 0, 64])
+def test_only_an_image_with_an_efi_system_partition_gets_a_filesystem_for_it(tmp_path, esp):
+    host, calls = machine(tmp_path, None, (0, ""))
+    image._partition(host, "/s/disk.img", dict(RECIPE, esp=esp), None)
+    assert [argv[0] for argv in calls] == ["sfdisk"] + (["mkfs.vfat"] if esp else [])
+    if esp:
+        assert calls[1][-4:] == ["--offset", "2048", "/s/disk.img", "65536"]  # sectors; KiB
+
+
+@pytest.mark.parametrize("text, expected", [
+    ('{"esp": 128}', "efi"), ('{"esp": 0}', "bios"), ("{}", "bios"), ("no json", "bios"), (None, "bios"),
+])
+def test_an_images_firmware_is_in_the_recipe_beside_it(tmp_path, text, expected):
+    if text is not None:
+        (tmp_path / "recipe.json").write_text(text)
+    assert image.firmware(str(tmp_path / "disk.img")) == expected
+
+
+def test_a_file_for_the_installation_is_there_before_the_packages():
+    files = RECIPE["files"] + [{"path": "/etc/early", "content": "x", "mode": "0644", "early": True}]
+    argv = command(dict(RECIPE, files=files))
+    early = [argument.partition("=")[2] for argument in argv if argument.startswith("--essential-hook=")]
+    assert [shlex.split(hook) for hook in early] == [["tar-in", "/var/tmp/it's a $(stage)/early.tar", "/"]]
+    assert not any(argument.startswith("--essential-hook=") for argument in command())
 
 
 def test_nothing_is_downloaded_when_nothing_is_asked():

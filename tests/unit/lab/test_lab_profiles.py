@@ -98,3 +98,132 @@ def test_the_probe_ends_by_itself_on_hardware_virtualisation():
     argv = profiles.probe_arguments("/k", "/i")
     assert values(argv, "-accel") == ["kvm"] and "-no-reboot" in argv
     assert "panic=-1" in values(argv, "-append")[0].split() and values(argv, "-serial") == ["stdio"]
+
+
+# firmware
+
+
+def test_uefi_has_its_code_read_only_and_its_variables_to_write():
+    drives = values(arguments(firmware=("/f,1/code.fd", "/s,1/efivars.fd")), "-drive")
+    assert drives[:2] == [
+        "if=pflash,unit=0,format=raw,readonly=on,file=/f,,1/code.fd",
+        "if=pflash,unit=1,format=raw,file=/s,,1/efivars.fd",
+    ]
+    assert not any("pflash" in drive for drive in values(arguments(), "-drive"))
+
+
+def test_a_reboot_and_the_watchdog_reset_the_machine():
+    argv = arguments()
+    assert "-no-reboot" not in argv and "-action" not in argv and "-watchdog-action" not in argv
+    assert "ICH9-LPC.noreboot=off" in values(argv, "-global")
+
+
+# changes of the board
+
+
+def places(changes):
+    """``{place: device}`` of a changed board."""
+    found = {}
+    for device, address, properties in profiles.board(changes):
+        bus = dict(part.split("=", 1) for part in properties.split(",") if part)["bus"]
+        found["/".join(filter(None, [bus, address])).replace("pcie.0/", "")] = device
+    return found
+
+
+def test_a_board_without_changes_is_the_profiles():
+    assert profiles.board() == profiles.board([]) == profiles.board(None) == profiles.BOARD
+    assert arguments(changes=[]) == arguments()
+
+
+def test_a_card_moves_to_another_port_with_all_it_has():
+    before = places([])
+    after = places([{"remove": "pch_port5/00.0"}, {"move": "cpu_port/00.0", "to": "pch_port5/00.0"},
+                    {"move": "hda1", "to": "pch_port5/00.1"}])
+    assert after["pch_port5/00.0"] == "secondary-vga" and after["pch_port5/00.1"] == "ich9-intel-hda"
+    assert not [place for place in after if place.startswith("cpu_port/")]
+    assert len(after) == len(before) - 1
+    device, address, properties = next(entry for entry in profiles.board([{"move": "cpu_port/00.0", "to": "05.0"}])
+                                       if entry[0] == "secondary-vga")
+    assert (address, sorted(properties.split(","))) == ("05.0", ["bus=pcie.0", "multifunction=on"])
+
+
+def test_a_port_in_front_of_all_others_shifts_the_buses():
+    changes = [{"move": "cpu_port", "to": "03.0"}, {"add": "pcie-root-port", "at": "01.0", "properties": "id=new,chassis=9"}]
+    after = places(changes)
+    assert after["01.0"] == after["03.0"] == "pcie-root-port" and after["cpu_port/00.0"] == "secondary-vga"
+
+
+def test_a_bus_comes_before_what_is_on_it():
+    changes = [{"move": "cpu_port", "to": "03.0"}, {"add": "nvme", "at": "new/00.0", "disk": "second"},
+               {"add": "pcie-root-port", "at": "01.0", "properties": "id=new,chassis=9"},
+               {"add": "ide-hd", "at": "sata.2", "disk": "third"}, {"add": "ahci", "at": "05.0", "properties": "id=sata"}]
+    order = [properties.split(",") for dummy, dummy, properties in profiles.board(changes)]
+    for bus, owner in (("cpu_port", "cpu_port"), ("new", "new"), ("sata.2", "sata")):
+        users = [number for number, parts in enumerate(order) if "bus=" + bus in parts]
+        assert users and min(users) > [number for number, parts in enumerate(order) if "id=" + owner in parts][0]
+
+
+def test_a_twin_at_the_old_place():
+    after = places([{"move": "cpu_port/00.0", "to": "05.0"},
+                    {"add": "secondary-vga", "at": "cpu_port/00.0", "properties": "multifunction=on"}])
+    assert after["05.0"] == after["cpu_port/00.0"] == "secondary-vga"
+
+
+def test_a_removed_sound_card_has_no_codec():
+    argv = arguments(changes=[{"remove": "hda1"}])
+    assert [value for value in values(argv, "-device") if "hda1" in value] == []
+    assert [value for value in values(argv, "-device") if value.startswith("hda-duplex,bus=hda2.0")]
+
+
+def test_disks_are_drives_of_the_lab():
+    changes = [{"add": "ide-hd", "at": "ide.1", "disk": "a", "size": 64},
+               {"add": "nvme", "at": "05.0", "properties": "serial=x", "disk": "b"}]
+    assert profiles.disks(changes) == {"a": 64, "b": profiles.DISK_SIZE} and profiles.disks() == {}
+    argv = arguments(changes=changes, disk_file="/s,1/disk-%s.qcow2")
+    assert values(argv, "-drive")[:2] == [
+        "if=none,id=disk-a,format=qcow2,cache=unsafe,discard=unmap,file=/s,,1/disk-a.qcow2",
+        "if=none,id=disk-b,format=qcow2,cache=unsafe,discard=unmap,file=/s,,1/disk-b.qcow2",
+    ]
+    assert {"ide-hd,drive=disk-a,bus=ide.1", "nvme,addr=05.0,serial=x,drive=disk-b,bus=pcie.0"} <= set(values(argv, "-device"))
+    assert argv.index("if=none,id=disk-b,format=qcow2,cache=unsafe,discard=unmap,file=/s,,1/disk-b.qcow2") < argv.index(
+        "nvme,addr=05.0,serial=x,drive=disk-b,bus=pcie.0")
+
+
+@pytest.mark.parametrize("changes, error", [
+    ([{}], "it must say one of add, move and remove"),
+    ([{"at": "05.0"}], "it must say one of add, move and remove"),
+    ([{"add": "nvme", "at": "05.0", "remove": "hda1"}], "it must say one of add, move and remove"),
+    ([{"add": "nvme"}], "at which place"),
+    ([{"add": "nvme,drive=x", "at": "05.0"}], "no name of a QEMU device"),
+    ([{"add": "nvme", "at": "5"}], "'5' is no place; write BUS/SLOT.FUNCTION"),
+    ([{"add": "nvme", "at": "cpu_port/20.0"}], "is no place"),
+    ([{"add": "nvme", "at": "05.8"}], "is no place"),
+    ([{"add": "nvme", "at": "02.0"}], "VGA is there"),
+    ([{"add": "nvme", "at": "cpu_port/00.1"}], "ich9-intel-hda is there"),
+    ([{"add": "nvme", "at": "1f.2"}], "the chipset's own"),
+    ([{"add": "ide-hd", "at": "ide.0", "disk": "a"}], "ide.0 has the root disk"),
+    ([{"add": "nvme", "at": "nowhere/00.0"}], "nvme is on nowhere, and no device has that id"),
+    ([{"add": "nvme", "at": "05.0", "properties": "serial"}], "name=value"),
+    ([{"add": "nvme", "at": "05.0", "properties": "bus=cpu_port"}], "bus follows from the place"),
+    ([{"add": "nvme", "at": "05.0", "properties": "id=hda1"}], "the id hda1 is that of another device, ich9-intel-hda"),
+    ([{"add": "nvme", "at": "05.0", "size": 5}], "there is none"),
+    ([{"add": "nvme", "at": "05.0", "disk": "../x"}], "use up to 31"),
+    ([{"add": "nvme", "at": "05.0", "disk": "a"}, {"add": "nvme", "at": "06.0", "disk": "a"}], "a disk a already"),
+    ([{"add": "nvme", "at": "05.0", "to": "06.0"}], "to does not go with add"),
+    ([{"remove": "hda1", "at": "05.0"}], "at does not go with remove"),
+    ([{"remove": "hda9"}], "there is no hda9; ids are cpu_port, hda0"),
+    ([{"remove": "05.0"}], "there is no 05.0"),
+    ([{"remove": "cpu_port"}], "is on cpu_port, and no device has that id"),
+    ([{"remove": "19.0"}], "the NIC that the lab is reached by"),
+    ([{"move": "hda1"}], "to where"),
+    ([{"move": "hda1", "to": "1b.0"}], "ich9-intel-hda is there"),
+    ([{"move": "cpu_port", "to": "cpu_port/01.0"}], "is behind itself"),
+])
+def test_changes_that_cannot_be_made_are_refused(changes, error):
+    with pytest.raises(ValueError, match="lab's board.*" + error):
+        profiles.board(changes)
+
+
+def test_an_error_names_the_change():
+    with pytest.raises(ValueError, match="change of the lab's board {remove: hda9}: "):
+        profiles.board([{"move": "hda0", "to": "05.0"}, {"remove": "hda9", "add": None}])
