@@ -154,7 +154,9 @@ def main():
         argument_spec={
             "parameters": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "loader": {"type": "str", "choices": ["auto", "grub"], "default": "auto"},
+            "loader": {"type": "str", "choices": ["auto", *cmdline.LOADERS], "default": "auto"},
+            "conflicts": {"type": "str", "choices": ["override", "keep", "refuse"], "default": "override"},
+            "fallback_entry": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )

@@ -8,155 +8,486 @@
 
 from __future__ import annotations
 
-from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
-from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub
+from ansible_collections.vfio.host.plugins.module_utils._boot import booted, edits, record, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot.loader import (
+    FALLBACK_ID,
+    OFF,
+    default_of,
+    ours,
+)
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
-LOADERS = {grub.NAME: grub}
+LOADERS = (
+    "proxmox", "rpm_ostree", "bootc", "kernelstub", "uki", "systemd_boot", "grubby", "bls", "grub_in_place", "grub",
+)  # fmt: skip
+"""Names of the backends, in the order in which they are asked whether they started this system."""
+
+ROUNDS = 3
+"""How often files are written and entries generated until nothing is left to do: a kernel may be installed meanwhile."""
+
+
+# -- which loader --------------------------------------------------------------------------
+
+
+def backend(name):
+    """The module of a backend, or None when this build has none.
+
+    The imports are written out, since Ansible sends to a host only what it finds imported by name.
+    """
+    # pylint: disable=import-outside-toplevel
+    package = "ansible_collections.vfio.host.plugins.module_utils._boot.loaders"
+    try:
+        if name == "proxmox":
+            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import proxmox as found
+        elif name == "rpm_ostree":
+            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import rpm_ostree as found
+        elif name == "bootc":
+            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bootc as found
+        elif name == "kernelstub":
+            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import kernelstub as found
+        elif name == "uki":
+            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import uki as found
+        elif name == "systemd_boot":
+            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import systemd_boot as found
+        elif name == "grubby":
+            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grubby as found
+        elif name == "bls":
+            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls as found
+        elif name == "grub_in_place":
+            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub_in_place as found
+        elif name == "grub":
+            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub as found
+        else:
+            raise ValueError("loader: %r is not one of %s" % (name, ", ".join(LOADERS)))
+    except ImportError as exc:
+        if exc.name in (package, "%s.%s" % (package, name), None):
+            return None
+        raise
+    return found
+
+
+def backends():
+    """The backends of this build, in the order of :data:`LOADERS`."""
+    return [found for found in map(backend, LOADERS) if found is not None]
+
+
+def detect(host):
+    """``(backend, found)`` of the one loader that started this system.
+
+    Raises HostError when none or more than one did, with what was found for each.
+    """
+    seen = booted.booted(host)
+    claims = []
+    refusals = []
+    for candidate in backends():
+        found, against = candidate.evidence(host, seen)
+        if against:
+            refusals.append("not %s (%s)" % (candidate.NAME, "; ".join(against)))
+        else:
+            claims.append((candidate, found))
+    if len(claims) == 1:
+        return claims[0]
+    if claims:
+        raise HostError(
+            "it is not clear which boot loader started this system: %s. Remove what is left of the one that is not "
+            "used, or give loader" % "; ".join("%s (%s)" % (item.NAME, ", ".join(found)) for item, found in claims)
+        )
+    raise HostError(
+        "no supported boot loader was recognised: %s. Supported: %s; give loader if you know better"
+        % ("; ".join(refusals), ", ".join(item.NAME for item in backends()))
+    )
 
 
 def choose(host, name):
-    """The backend for ``auto`` or a named loader. Raises HostError with what was found."""
-    if name != "auto":
-        reasons = LOADERS[name].unusable(host)
-        if reasons:
-            raise HostError("loader %s cannot be used here: %s" % (name, "; ".join(reasons)))
-        return LOADERS[name], []
-    refusals = []
-    for candidate in LOADERS.values():
-        found, against = candidate.evidence(host)
-        if not against:
-            return candidate, found
-        refusals.append("not %s (%s)" % (candidate.NAME, "; ".join(against)))
-    raise HostError(
-        "no supported boot loader was recognised: %s. Supported: %s; give loader if you know better"
-        % ("; ".join(refusals), ", ".join(LOADERS))
-    )
+    """``(backend, found)`` for ``auto`` or a named loader. Raises HostError with what was found."""
+    if name == "auto":
+        return detect(host)
+    found = backend(name)
+    if found is None:
+        raise HostError("loader %s is not part of this build of the collection" % name)
+    reasons = found.unusable(host)
+    if reasons:
+        raise HostError("loader %s cannot be used here: %s" % (name, "; ".join(reasons)))
+    return found, []
+
+
+def _chosen(host, name, known, absent):
+    """As :func:`choose`, by the record too: what was made with one loader is not taken out with another."""
+    if known and known["loader"] != name:
+        if absent:
+            return choose(host, known["loader"])
+        loader, found = choose(host, name)
+        if loader.NAME != known["loader"]:
+            raise HostError(
+                "%s says that our parameters were written for loader %s, and now it is %s: run with state absent "
+                "first, which takes them out there" % (record.PATH, known["loader"], loader.NAME)
+            )
+        return loader, found
+    return choose(host, name)
+
+
+# -- the run -------------------------------------------------------------------------------
 
 
 def run(host, params, check_mode):
     """Bring the command line of the next boot to what ``params`` asks.
 
-    ``params``: ``{parameters: [str], state: present|absent, loader: auto|grub}``. Returns the
-    module's result without ``warnings`` being shown. Raises ValueError and HostError.
+    ``params``: the options of the module. Returns the module's result, ``warnings`` in it. Raises
+    ValueError and HostError, and then nothing has changed.
     """
     asked = tokens.check(params["parameters"] or [])
-    absent = params["state"] == "absent" or not asked  # to own nothing and to be absent are the same
+    absent = params["state"] == "absent"
+    policy = params.get("conflicts") or "override"
+    with_fallback = not absent and params.get("fallback_entry") is not False
+    known = record.read(host)
     try:
-        loader, found = choose(host, params["loader"])
-    except HostError:
-        if absent and all(candidate.record(host)[0] is None for candidate in LOADERS.values()):
-            return _nothing(host)  # whatever boots this machine, there is nothing to do
+        loader, found = _chosen(host, params["loader"], known, absent)
+    except HostError as exc:
+        if (absent or not asked) and not known and all(item.recorded(host) is None for item in backends()):
+            return _nothing(host, absent, exc)  # whatever boots this machine, there is nothing to do
         raise
-    before, recorded = loader.record(host)
-    menu = loader.menu_of(host)
-    wanted = [] if absent else asked
-    after = None if absent else loader.render(asked)
-
-    missing = [] if absent else loader.missing(host, wanted)
-    changed = before != after or bool(missing)
-    shown = _default(loader, menu)
+    plan = _Plan(host, loader, known, [] if absent else asked, policy, with_fallback, absent)
+    plan.make()
+    if plan.changed:
+        plan.refuse_obstacles()
+    shown = _shown(plan.seen)
     line_before = list(shown["tokens"]) if shown else []
-    predicted = line_before
-    if changed:
-        predicted = tokens.replace(line_before, _present(line_before, recorded), wanted)
+    predicted = tokens.replace(line_before, _present(line_before, plan.owned), plan.written)
+    if not plan.changed:
+        predicted = line_before
+    differences = edits.diff(plan.edits)
+    if plan.changed:
+        entry = "next boot: %s" % (shown["title"] if shown else "no entry known")
+        differences.append(
+            {
+                "before_header": entry,
+                "after_header": entry,
+                "before": tokens.join(line_before) + "\n",
+                "after": tokens.join(predicted) + "\n",
+            }
+        )
+    because = plan.because
+    changed = plan.changed
     if changed and not check_mode:
-        loader.apply(host, None if absent else asked)
-        menu = loader.menu_of(host)
-        shown = _default(loader, menu)
+        plan.apply()
+        shown = _shown(plan.seen)
         predicted = list(shown["tokens"]) if shown else []
+    return _result(host, plan, asked, absent, found, predicted, changed, because, differences, check_mode)
 
+
+class _Plan:
+    """What is to be done, and doing it. ``make`` only reads; ``apply`` reads again before it writes."""
+
+    def __init__(self, host, loader, known, asked, policy, with_fallback, absent):
+        self.host = host
+        self.loader = loader
+        self.known = known
+        self.asked = asked
+        self.policy = policy
+        self.with_fallback = with_fallback
+        self.absent = absent
+        before = loader.recorded(host)
+        if known:
+            self.owned = list(known["tokens"])
+            self.owned += [token for token in before or [] if token not in self.owned]
+        else:
+            self.owned = list(before or [])
+        self.originals = dict(known["originals"]) if known else {}
+
+    def make(self):
+        """Look, and decide: ``seen``, ``settings``, ``origin``, ``written``, ``kept``, ``edits``, ``because``, ``changed``."""
+        self.look()
+        self.decide()
+        self.edits = self.needed()
+        self.because = [] if self.idle() else self.lacks()
+        self.because += ["%s differs" % edit.path for edit in self.edits if edit.before != edit.after]
+        if self.known and self.known["pending"]:
+            self.because.append("a run before this one did not end")
+        self.changed = bool(self.because or self.edits or self.record() != self.known)
+
+    def look(self):
+        self.seen = self.loader.view(self.host)
+        self.settings, self.origin = self.loader.configured(self.host)
+
+    def idle(self):
+        """Nothing of ours is there or wanted: what is wrong with the menu is not for us to repair."""
+        return not self.owned and not self.asked and not self.with_fallback
+
+    def lines(self):
+        """Command lines without ours: of each ordinary entry, and of the next kernel."""
+        found = [entry["tokens"] for entry in self.seen["entries"] if entry["managed"]]
+        if self.settings is not None:
+            found.append(self.settings)
+        return [tokens.without(line, _present(line, self.owned)) for line in found]
+
+    def decide(self):
+        """What of the asked is written by us, and what an administrator has or says otherwise."""
+        lines = self.lines()
+        there = any(entry["managed"] for entry in self.seen["entries"])
+        self.written = []
+        self.kept = []
+        self.by_hand = []
+        for unit in tokens.units(self.asked):
+            if there and not set(unit) & set(self.owned) and not any(tokens.lacking(line, unit) for line in lines):
+                self.by_hand += unit
+                continue
+            pairs = []
+            for line in lines:
+                for token in unit:
+                    for pair in tokens.overridden(line, [token]):
+                        if tokens.has(line, pair["theirs"]) and pair not in pairs:
+                            pairs.append(pair)
+            if pairs and self.policy == "refuse":
+                raise HostError(
+                    "; ".join(
+                        "%s is asked, and %s is set%s: take it out there, or set conflicts to override or keep"
+                        % (pair["ours"], pair["theirs"], _where(self.origin.get(pair["theirs"])))
+                        for pair in pairs
+                    )
+                )
+            if pairs and self.policy == "keep":
+                self.kept += [pair for pair in pairs if pair not in self.kept]
+                continue
+            self.written += unit
+
+    def everything(self):
+        """Each token of ours that is or will be there."""
+        return self.owned + [token for token in self.written if token not in self.owned]
+
+    def needed(self):
+        """The edits that are still to be made. A kernel may have been installed meanwhile: never from a list of before."""
+        found = self.loader.edits(self.host, self.written, self.owned)
+        if not self.written:
+            found = record.restored(self.host, found, self.originals)
+        return found + self.loader.fallback(self.host, self.everything() if self.with_fallback else None)
+
+    def expected(self):
+        """What has to be in force on each ordinary entry."""
+        return self.written + self.by_hand
+
+    def lacks(self):
+        """What is wrong with the next boot: ``[reason]``."""
+        reasons = list(self.seen["problems"])
+        ordinary = [entry for entry in self.seen["entries"] if entry["managed"]]
+        if not ordinary and not reasons:
+            reasons.append("there is no ordinary boot entry")
+        gone = list(self.owned)
+        for token in self.written:
+            if token in gone:
+                gone.remove(token)
+        for entry in ordinary:
+            lacks = tokens.lacking(entry["tokens"], self.expected())
+            if lacks:
+                reasons.append("entry %r: %s not in force" % (entry["title"], ", ".join(lacks)))
+            left = [token for token in _present(entry["tokens"], gone) if self.settings and token not in self.settings]
+            if left:
+                reasons.append("entry %r still has %s" % (entry["title"], ", ".join(left)))
+        return reasons
+
+    def record(self):
+        """The record as it has to be when nothing is pending; None for no record."""
+        if self.absent or not self.written and not self.with_fallback:
+            return None
+        return record.new(self.loader.NAME, self.written, False, self.originals if self.written else {})
+
+    def refuse_obstacles(self):
+        """Raise HostError when something could not be written, before anything is."""
+        host = self.host
+        sizes = {record.PATH: 1 << 16}
+        for edit in self.edits:
+            sizes[edit.path] = len(edit.after or "")
+        for path in self.loader.generated(host):
+            status = host.stat(path)
+            sizes[path] = 2 * status.st_size if status else 1 << 16
+        reasons = edits.obstacles(host, sizes)
+        if reasons:
+            raise HostError("nothing was changed: %s" % "; ".join(reasons))
+
+    def apply(self):
+        """Write, generate, read back. Raises HostError with everything put back as it was."""
+        host, loader = self.host, self.loader
+        edits.clean(host, [record.PATH] + [edit.path for edit in self.edits] + loader.generated(host))
+        before = edits.kept(host, [record.PATH] + loader.generated(host))
+        touched = []
+        try:
+            for dummy in range(ROUNDS):
+                found = self.needed()
+                touched += [edit.path for edit in found]
+                new = [edit.path for edit in found] + loader.generated(host)
+                before.update(edits.kept(host, [path for path in new if path not in before]))
+                self.originals = record.noted(host, found, self.originals)
+                record.write(host, record.new(loader.NAME, self.everything(), True, self.originals))
+                edits.write(host, found)
+                loader.generate(host)
+                if not self.needed():
+                    break
+            else:
+                raise HostError("after %d rounds %s would still be changed" % (ROUNDS, self.needed()[0].path))
+            self.look()
+            reasons = self.lacks()
+            if reasons:
+                raise HostError("; ".join(reasons))
+            self.originals = record.settled(host, self.originals)
+            final = self.record()
+            if final is None:
+                record.remove(host)
+            else:
+                record.write(host, final)
+        except (HostError, OSError, ValueError) as exc:
+            edits.put_back(host, before)
+            if before[record.PATH] is None:
+                host.remove_empty_folder(record.FOLDER)
+            raise HostError(
+                "the boot entries were not changed, %s as before: %s"
+                % (", ".join(sorted(set(touched + loader.generated(host)))), exc)
+            ) from exc
+
+
+def _result(host, plan, asked, absent, found, predicted, changed, because, differences, check_mode):
     running = tokens.split(host.read("/proc/cmdline") or "")
-    settings, origin = loader.configured(host)
-    entries = [
-        {"kernel": entry["kernel"], "id": entry["id"], "title": entry["title"], "tokens": entry["tokens"]}
-        for entry in (loader.managed(menu) if menu else [])
-    ]
+    dropped = [token for token in plan.owned if token not in plan.written]
+    wanted = plan.expected()
     if absent:
-        ours = recorded + [token for token in asked if token not in recorded]
-        reboot = any(tokens.has(running, token) and not tokens.has(predicted, token) for token in ours)
-        defeated = []
-    else:
-        reboot = any(not tokens.has(running, token) for token in wanted)
-        defeated = tokens.overridden(predicted, wanted)
-    for pair in defeated:
-        pair["file"] = origin.get(pair["theirs"])
+        dropped += [token for token in asked if token not in dropped]
+    reboot = bool(tokens.lacking(running, wanted)) or any(
+        tokens.has(running, token) and not tokens.has(predicted, token) for token in dropped
+    )
+    defeated = tokens.overridden(predicted, plan.written)
+    for pair in defeated + plan.kept:
+        pair["file"] = plan.origin.get(pair["theirs"])
+    fallbacks = [entry for entry in plan.seen["entries"] if (entry["id"] or "").startswith(FALLBACK_ID)]
     return {
         "changed": changed,
-        "loader": loader.NAME,
+        "loader": plan.loader.NAME,
         "evidence": found,
-        "owned": wanted,
-        "regenerated_because": missing or (["%s differs" % loader.DROP_IN] if changed else []),
+        "owned": list(plan.written),
+        "by_hand": list(plan.by_hand),
+        "regenerated_because": because,
         "running": running,
-        "configured": settings,
-        "next_boot": entries,
+        "configured": plan.settings,
+        "configured_by": plan.origin,
+        "next_boot": plan.seen["entries"],
+        "problems": plan.seen["problems"],
         "overridden": defeated,
+        "kept": plan.kept,
         "reboot_required": reboot,
-        "warnings": _warnings(loader, menu, wanted, defeated, changed),
-        "diff": _diff(loader, before, after, shown, line_before, predicted) if changed else [],
+        "warnings": _warnings(plan, defeated, fallbacks, changed, check_mode),
+        "diff": differences,
     }
 
 
-def _nothing(host):
+def _nothing(host, absent, why):
+    """The result for a host without anything of ours on which nothing is asked, whatever boots it."""
     return {
         "changed": False,
         "loader": None,
         "evidence": [],
         "owned": [],
+        "by_hand": [],
         "regenerated_because": [],
         "running": tokens.split(host.read("/proc/cmdline") or ""),
         "configured": None,
+        "configured_by": {},
         "next_boot": [],
+        "problems": [],
         "overridden": [],
+        "kept": [],
         "reboot_required": False,
-        "warnings": [],
+        "warnings": [] if absent else ["there is no fallback entry: %s" % why],
         "diff": [],
     }
 
 
-def _default(loader, menu):
+def _shown(seen):
     """The entry to show: what boots by default when it is one of ours to care for, else the first such."""
-    if menu is None:
-        return None
-    ours = loader.managed(menu)
-    entry = loader.default_entry(menu)
-    if entry is not None and any(entry is candidate for candidate in ours):
+    entry = default_of(seen)
+    if entry is not None and entry["managed"]:
         return entry
-    return ours[0] if ours else None
+    managed = [candidate for candidate in seen["entries"] if candidate["managed"]]
+    return managed[0] if managed else None
 
 
-def _present(line, recorded):
-    return [token for token in recorded if token in line]
+def _present(line, owned):
+    """Those of ``owned`` that a line has, each as often as it has it."""
+    rest = list(line)
+    found = []
+    for token in owned:
+        if token in rest:
+            rest.remove(token)
+            found.append(token)
+    return found
 
 
-def _warnings(loader, menu, wanted, defeated, changed):
+def _where(path):
+    return " in %s" % path if path else ""
+
+
+def _warnings(plan, defeated, fallbacks, changed, check_mode):
     found = []
     for pair in defeated if changed else []:
         where = " from %s" % pair["file"] if pair["file"] else ""
         found.append("%s overrides %s%s" % (pair["ours"], pair["theirs"], where))
-    entry = loader.default_entry(menu) if menu else None
-    if entry is not None and not all(tokens.has(entry["tokens"], token) for token in wanted):
-        if not any(entry is candidate for candidate in loader.managed(menu)):
-            found.append(
-                "the default boot entry %r comes from %s and is not changed: it boots without %s"
-                % (entry["title"], entry["section"] or "outside /etc/grub.d", ", ".join(wanted))
-            )
+    for pair in plan.kept:
+        found.append(
+            "%s stays in force%s, and %s was not written (conflicts: keep)"
+            % (pair["theirs"], _where(pair["file"]), pair["ours"])
+        )
+    entry = default_of(plan.seen)
+    wanted = plan.expected()
+    if entry is not None and not entry["managed"] and tokens.lacking(entry["tokens"], wanted):
+        found.append(
+            "the default boot entry %r comes from %s and is not changed: it boots without %s"
+            % (entry["title"], entry["source"] or "an unknown place", ", ".join(wanted))
+        )
+    if plan.with_fallback and not fallbacks and not (changed and check_mode):
+        found.append("loader %s has no fallback entry with %s" % (plan.loader.NAME, OFF))
     return found
 
 
-def _diff(loader, before, after, shown, line_before, line_after):
-    entry = "next boot: %s" % (shown["title"] if shown else "no entry known")
-    return [
-        {
-            "before_header": loader.DROP_IN,
-            "after_header": loader.DROP_IN,
-            "before": before or "",
-            "after": after or "",
-        },
-        {
-            "before_header": entry,
-            "after_header": entry,
-            "before": tokens.join(line_before) + "\n",
-            "after": tokens.join(line_after) + "\n",
-        },
-    ]
+# -- for others ----------------------------------------------------------------------------
+
+
+def same_entries(before, after):
+    """What two views differ in, our own entries apart: ``[sentence]``, empty when every entry is as it was."""
+    found = []
+    old = [entry for entry in before["entries"] if not ours(entry["id"])]
+    new = [entry for entry in after["entries"] if not ours(entry["id"])]
+    for one, other in zip(old, new):
+        for field in ("id", "title", "kernel", "tokens", "initrds", "image", "default"):
+            if one[field] != other[field]:
+                found.append("entry %r: %s was %s, would be %s" % (one["title"], field, _text(one[field]), _text(other[field])))
+    if len(old) != len(new):
+        found.append("%d entries were there, %d would be" % (len(old), len(new)))
+    return found
+
+
+def _text(value):
+    return tokens.join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def apply_beside(host, loader, make):
+    """Write files of ours beside the ordinary entries (a trial entry), and have every other entry stay as it is.
+
+    ``make()`` returns the edits and is asked again right before they are written. Returns the view
+    after it. Raises HostError, with everything put back, when a step fails or another entry would
+    change: somebody changed the settings and did not generate the menu.
+    """
+    found = make()
+    paths = [edit.path for edit in found] + loader.generated(host)
+    edits.clean(host, paths)
+    before = edits.kept(host, paths)
+    seen = loader.view(host)
+    try:
+        edits.write(host, found)
+        loader.generate(host)
+        after = loader.view(host)
+        reasons = same_entries(seen, after)
+        if reasons:
+            raise HostError(
+                "generating would also change other entries (settings were edited and the menu not generated since? "
+                "Generate it first): %s" % "; ".join(reasons)
+            )
+    except (HostError, OSError, ValueError):
+        edits.put_back(host, before)
+        raise
+    return after

@@ -8,6 +8,16 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
+import re
+
+LEFTOVER = re.compile(r"^\.vfio-host-[a-z0-9_]{8}$")
+"""Name of the temporary file of a write that was killed (``Host.write``)."""
+
+MARGIN = 1 << 16
+"""Bytes that stay free: folders and journals need some too."""
+
 
 def kept(host, paths):
     """``{path: (bytes, mode) | None}`` of files as they are now, to be put back by :func:`put_back`."""
@@ -37,6 +47,43 @@ def write(host, edits):
             host.remove(edit.path)
         else:
             host.write(edit.path, edit.after, mode=edit.mode)
+
+
+def room(host, path):
+    """``(folder, read-only, bytes free)`` of the filesystem that a path is or would be on."""
+    folder = posixpath.dirname(host.real(path))
+    while folder != "/" and not host.isdir(folder):
+        folder = posixpath.dirname(folder)
+    status = os.statvfs(host.path(folder))
+    return folder, bool(status.f_flag & os.ST_RDONLY), status.f_bavail * status.f_frsize
+
+
+def obstacles(host, sizes):
+    """Why files cannot be written: ``[reason]``. ``sizes``: ``{path: bytes}``, what is written beside what is there."""
+    found = []
+    needed = {}
+    for path, size in sizes.items():
+        folder, read_only, free = room(host, path)
+        if read_only:
+            found.append("%s is on a read-only filesystem: mount it writable first" % folder)
+            continue
+        device = os.stat(host.path(folder)).st_dev
+        needed.setdefault(device, [folder, free, MARGIN])[2] += size
+    for folder, free, size in needed.values():
+        if free < size:
+            found.append(
+                "the filesystem of %s has %d KiB free and %d KiB are needed: remove an old kernel, or make room"
+                % (folder, free >> 10, -(-size >> 10))
+            )
+    return sorted(set(found))
+
+
+def clean(host, paths):
+    """Remove what a killed write left beside these files."""
+    for folder in sorted({posixpath.dirname(host.real(path)) for path in paths}):
+        for name in host.listdir(folder):
+            if LEFTOVER.match(name):
+                host.remove(posixpath.join(folder, name))
 
 
 def diff(edits):

@@ -39,13 +39,21 @@ and what was ours comes from the caller, and it answers with plain data. All of 
 ``fallback(host, owned)`` -> ``[Edit]``
     Files that make an entry for the same kernel without ``owned`` and with ``vfio_host=off``.
     Empty where that entry exists as it should.
+    ``owned`` are all of our tokens that are on ordinary entries now or after the edits.
     ``owned=None`` takes it away. Whether generate() is needed: always called after edits.
+
+What :mod:`_boot.cmdline` does with it: it writes the edits and those of the fallback together, calls
+generate(), asks for both again (a kernel may have been installed, a fallback may follow from what was
+generated) until none is left, and reads the view back. Whether a parameter is an administrator's is
+told from the lines of the ordinary entries and from configured(), without ``owned``; such a one is not
+in ``wanted``. An Edit with ``own=False`` is remembered with its original text.
 
 For the trial boot, where the loader can start an entry once. All others leave these four out:
 
 ``trial_obstacles(host)`` -> ``[reason]``
     Why an entry cannot be started once here (GRUB's environment block on LVM, no EFI variables, …).
 ``trial(host, kernel, image, line)`` -> ``[Edit]``
+    To be carried out with :func:`_boot.cmdline.apply_beside`, which has every other entry stay as it is.
     Files that make the entry ``TRIAL_ID`` with the kernel of the default entry (a version), the initramfs
     ``image`` (a path on the host) and the command line ``line`` (tokens), and leave every other entry
     as it is. ``kernel=None`` takes it away.

@@ -15,23 +15,60 @@ SAFE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.,:=/@%+-]*$")
 
 LIST_KEYS = frozenset(
     (
+        "acpi_osi",
         "console",
+        "crashkernel",
         "earlycon",
+        "ifname",
         "initcall_blacklist",
+        "ip",
+        "memmap",
         "modprobe.blacklist",
-        "module_blacklist",
+        "nameserver",
+        "netconsole",
+        "rd.break",
         "rd.driver.blacklist",
+        "rd.driver.post",
         "rd.driver.pre",
-        "vfio_pci.ids",
+        "rd.dm.uuid",
+        "rd.lvm.lv",
+        "rd.lvm.vg",
+        "rd.md.uuid",
+        "rd.route",
+        "rd.systemd.mask",
+        "rd.systemd.wants",
+        "rd.znet",
+        "systemd.mask",
+        "systemd.setenv",
+        "systemd.wants",
+        "video",
+        "vlan",
     )
 )
 """Keys that may be given several times and mean all of it (names as :func:`key` returns them)."""
 
+LIST_PREFIXES = ("rd.luks.", "luks.")
+"""Whole families of such keys (``rd.luks.uuid``, ``rd.luks.name``, ``rd.luks.options``)."""
+
+LAST_LIST_KEYS = frozenset(("module_blacklist", "pci_stub.ids", "usbcore.quirks", "vfio_pci.ids"))
+"""Keys whose value is a list, and of which the kernel keeps the last occurrence only.
+
+They are strings to the kernel (``module_param_string`` in ``vfio_pci.c``, ``core_param`` in
+``kernel/module``), so a second ``vfio-pci.ids=`` takes the place of the first.
+"""
+
+CPU_KEYS = frozenset(("irqaffinity", "isolcpus", "kthread_cpus", "nohz_full", "rcu_nocbs"))
+"""Keys whose value is a list of processors, ``2-5`` as well as ``2,3,4,5``, behind flags for ``isolcpus``."""
+
+SIZE, PAGES = "hugepagesz", "hugepages"
+"""A pair by position: ``hugepages=`` is about the ``hugepagesz=`` before it, and the first of a size counts."""
+
 OPTION_KEYS = {
-    "amd_iommu": (),
-    "intel_iommu": (frozenset(("on", "off")),),
+    "amd_iommu": (frozenset(("pgtbl_v1", "pgtbl_v2")),),
+    "intel_iommu": (frozenset(("on", "off")), frozenset(("sm_on", "sm_off"))),
     "iommu": (frozenset(("pt", "nopt")), frozenset(("off", "force"))),
     "pci": (),
+    "pcie_acs_override": (),
 }
 """Keys whose comma-separated options each act when they are met, over all occurrences.
 
@@ -108,37 +145,129 @@ def _options(tokens, name):
     return found
 
 
+def is_list(name):
+    """Whether each occurrence of a key counts, beside the others."""
+    return name in LIST_KEYS or name.startswith(LIST_PREFIXES)
+
+
+def _parts(token):
+    return [part for part in (value(token) or "").split(",") if part]
+
+
+def _cpus(text):
+    """A list of processors in a form that can be compared: flags, and each number. None when it is none."""
+    flags = set()
+    numbers = set()
+    for part in (text or "").split(","):
+        match = re.match(r"^(\d+)(?:-(\d+))?$", part)
+        if not match:
+            flags.add(part)  # a flag, or a form (0-N, 2-8:1/2) that is compared as it is written
+        elif int(match.group(2) or match.group(1)) - int(match.group(1)) < 1 << 16:
+            numbers.update(range(int(match.group(1)), int(match.group(2) or match.group(1)) + 1))
+    return flags - {"domain"} if flags == {"domain"} else flags, numbers
+
+
+def same_value(name, one, other):
+    """Whether two values of a key mean the same."""
+    if name in CPU_KEYS and one and other:
+        return _cpus(one) == _cpus(other)
+    if name in LAST_LIST_KEYS:
+        return set((one or "").split(",")) == set((other or "").split(","))
+    if name in (SIZE, "default_hugepagesz"):
+        return _bytes(one) == _bytes(other)
+    return one == other
+
+
+def _bytes(text):
+    """A size as the kernel's ``memparse`` reads it; the text itself when it is none."""
+    match = re.match(r"^(\d+)([KMGT]?)B?$", (text or "").upper())
+    return int(match.group(1)) << 10 * " KMGT".index(match.group(2) or " ") if match else text
+
+
+def huge(tokens):
+    """``{size in bytes or None for the default: pages}`` that the kernel makes of a line."""
+    found = {}
+    size = None
+    for token in for_kernel(tokens):
+        if key(token) == SIZE:
+            size = _bytes(value(token))
+        elif key(token) == PAGES:
+            found.setdefault(size, value(token))
+    return found
+
+
 def has(tokens, wanted):
-    """True when ``wanted`` is in force on this command line: there, and not overridden by a later token."""
+    """True when ``wanted`` is in force on this command line: there, and not overridden by a later token.
+
+    ``hugepagesz=`` and ``hugepages=`` are pairs: :func:`lacking` knows them, one alone is only looked for.
+    """
     name = key(wanted)
     same = [token for token in for_kernel(tokens) if key(token) == name]
     if name in OPTION_KEYS:
         given = _options(tokens, name)
-        for option in (value(wanted) or "").split(","):
-            if option and option not in given:
+        for option in _parts(wanted):
+            if option not in given:
                 return False
             for opposites in OPTION_KEYS[name]:
                 if option in opposites and [part for part in given if part in opposites][-1] != option:
                     return False
         return bool(same)
-    if name in LIST_KEYS:
+    if name in (SIZE, PAGES):
+        return any(same_value(name, value(token), value(wanted)) for token in same)
+    if is_list(name):
         given = set()
         for token in same:
+            given.add(value(token))
             given.update((value(token) or "").split(","))
-        return bool(same) and set((value(wanted) or "").split(",")) <= given
-    return bool(same) and value(same[-1]) == value(wanted)
+        return bool(same) and (value(wanted) in given or set((value(wanted) or "").split(",")) <= given)
+    if name in LAST_LIST_KEYS:
+        return bool(same) and set(_parts(wanted)) <= set(_parts(same[-1]))
+    return bool(same) and same_value(name, value(same[-1]), value(wanted))
+
+
+def lacking(tokens, wanted):
+    """Those of ``wanted`` that are not in force on this command line; of a pair both."""
+    found = []
+    pages = huge(tokens)
+    for unit in units(wanted):
+        if key(unit[-1]) == PAGES:
+            size = _bytes(value(unit[0])) if len(unit) > 1 else None
+            there = size in pages and pages[size] == value(unit[-1])
+        else:
+            there = has(tokens, unit[0])
+        if not there:
+            found.extend(unit)
+    return found
+
+
+def units(wanted):
+    """Tokens in groups that belong together: ``hugepagesz=`` with the ``hugepages=`` behind it, the others alone."""
+    found = []
+    for token in wanted:
+        if key(token) == PAGES and found and len(found[-1]) == 1 and key(found[-1][0]) == SIZE:
+            found[-1].append(token)
+        else:
+            found.append([token])
+    return found
 
 
 def conflicts(wanted, other):
     """True when two tokens cannot both be in force: the later one wins."""
     name = key(wanted)
-    if key(other) != name or name in LIST_KEYS:
+    if key(other) != name or is_list(name) or name in (SIZE, PAGES):
         return False
     if name in OPTION_KEYS:
-        mine = set((value(wanted) or "").split(","))
-        theirs = set((value(other) or "").split(","))
+        mine, theirs = set(_parts(wanted)), set(_parts(other))
         return any(mine & pair and theirs & pair and mine & pair != theirs & pair for pair in OPTION_KEYS[name])
-    return value(wanted) != value(other)
+    if name in LAST_LIST_KEYS:
+        return not set(_parts(other)) <= set(_parts(wanted))
+    return not same_value(name, value(wanted), value(other))
+
+
+def in_order(tokens, wanted):
+    """Whether ``wanted`` is among ``tokens`` in this order."""
+    rest = iter(tokens)
+    return all(token in rest for token in wanted)
 
 
 def overridden(tokens, ours):
@@ -152,15 +281,26 @@ def overridden(tokens, ours):
     return found
 
 
-def replace(tokens, old, new):
-    """Take the last occurrence of each of ``old`` out and append ``new``; nothing else moves."""
+def without(tokens, old):
+    """``tokens`` without ``old``: where they stand together the last such place, else each one's last occurrence."""
     kept = list(tokens)
-    for token in reversed(list(old)):
+    old = list(old)
+    if not old:
+        return kept
+    for index in range(len(kept) - len(old), -1, -1):
+        if kept[index : index + len(old)] == old:
+            return kept[:index] + kept[index + len(old) :]
+    for token in reversed(old):
         for index in range(len(kept) - 1, -1, -1):
             if kept[index] == token:
                 del kept[index]
                 break
-    return kept + list(new)
+    return kept
+
+
+def replace(tokens, old, new):
+    """Take ``old`` out (see :func:`without`) and append ``new``; nothing else moves."""
+    return without(tokens, old) + list(new)
 
 
 def check(wanted):
@@ -175,6 +315,12 @@ def check(wanted):
         for other in found:
             if other != token and conflicts(token, other):
                 raise ValueError("parameters: %s and %s contradict each other, give one of them" % (other, token))
-        if token not in found:
+        if key(token) in (SIZE, PAGES) or token not in found:
             found.append(token)
+    lost = lacking(found, found)
+    if lost:
+        raise ValueError(
+            "parameters: the kernel would not heed %s, since the number of pages of that size is given before"
+            % " ".join(lost)
+        )
     return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline
-from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub
+from ansible_collections.vfio.host.plugins.module_utils._boot import record
+from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, grub_common, grub_menu
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError, Result
 from ansible_collections.vfio.host.tests.unit.boot.grub_host import CMDLINE, CUSTOM, GrubHost
 
@@ -13,6 +14,10 @@ from ansible_collections.vfio.host.tests.unit.boot.grub_host import CMDLINE, CUS
 @pytest.fixture
 def host(tmp_path):
     return GrubHost(str(tmp_path))
+
+
+MENU = "/boot/grub/grub.cfg"
+GENERATE = ["grub-mkconfig", "-o", MENU + ".vfio-host-new"]
 
 
 class Killed(BaseException):
@@ -23,8 +28,8 @@ def die(argv):
     raise Killed
 
 
-def go(host, parameters=("intel_iommu=on",), state="present", loader="auto", check=False):
-    return cmdline.run(host, {"parameters": list(parameters), "state": state, "loader": loader}, check)
+def go(host, parameters=("intel_iommu=on",), state="present", loader="auto", check=False, **more):
+    return cmdline.run(host, dict(more, parameters=list(parameters), state=state, loader=loader), check)
 
 
 def test_check_predicts_and_touches_nothing_then_the_run_does_it(host):
@@ -33,15 +38,14 @@ def test_check_predicts_and_touches_nothing_then_the_run_does_it(host):
     assert host.tree() == before
     assert host.calls == []
     done = go(host)
-    assert host.calls == [["update-grub"]]
+    assert host.calls == [GENERATE]
     assert predicted["changed"] is done["changed"] is True
     assert predicted["diff"] == done["diff"]
-    assert done["diff"][1]["after"].endswith("quiet intel_iommu=on\n")
-    assert all("intel_iommu=on" in entry["tokens"] for entry in done["next_boot"])
-    assert len(done["next_boot"]) == 3
-    assert grub.PENDING not in host.read(grub.DROP_IN)
-    for entry in grub.parse_menu(host.read(grub.GRUB_CFG))["entries"]:
-        assert ("intel_iommu=on" in entry["tokens"]) is not entry["recovery"]
+    assert done["diff"][-1]["after"].endswith("quiet intel_iommu=on\n")
+    for entry in done["next_boot"]:
+        assert ("intel_iommu=on" in entry["tokens"]) is entry["managed"] is not entry["recovery"]
+    assert len([entry for entry in done["next_boot"] if entry["managed"]]) == 3
+    assert record.read(host) == record.new("grub", ["intel_iommu=on"], False, {})
 
 
 def test_second_run_executes_nothing(host):
@@ -66,9 +70,9 @@ def test_what_ours_override_is_told_with_its_file(host):
 
 
 def test_a_menu_that_lost_ours_is_generated_again(host):
-    menu = host.read(grub.GRUB_CFG)
+    menu = host.read(MENU)
     go(host)
-    host.write(grub.GRUB_CFG, menu)
+    host.write(MENU, menu)
     assert go(host, check=True)["changed"] is True
     assert go(host)["changed"] is True
     assert go(host)["changed"] is False
@@ -82,7 +86,7 @@ def test_a_new_kernel_without_an_entry_is_seen(host):
 
 def test_a_generation_that_was_cut_off_is_seen(host):
     go(host)
-    host.write(grub.GRUB_CFG + ".new", "")
+    host.write(MENU + ".new", "")
     assert go(host, check=True)["changed"] is True
 
 
@@ -95,7 +99,7 @@ def test_a_killed_removal_is_finished_by_the_next_run(host):
     assert host.read(grub.DROP_IN) is not None
     assert go(host, state="absent")["changed"] is True
     assert not host.exists(grub.DROP_IN)
-    assert "intel_iommu=on" not in host.read(grub.GRUB_CFG)
+    assert "intel_iommu=on" not in host.read(MENU)
 
 
 def test_a_killed_change_is_finished_by_the_next_run(host):
@@ -105,7 +109,7 @@ def test_a_killed_change_is_finished_by_the_next_run(host):
         go(host)
     host.fail = None
     assert go(host)["changed"] is True
-    assert "iommu=pt" not in host.read(grub.GRUB_CFG)
+    assert "iommu=pt" not in host.read(MENU)
 
 
 @pytest.mark.parametrize("after", ["first", "second"])
@@ -115,8 +119,8 @@ def test_failure_puts_back_what_was(host, after):
     before = host.tree()
 
     def fail(argv):
-        host.write(grub.GRUB_CFG, "half")
-        host.write(grub.GRUB_CFG + ".new", "half")
+        host.write(MENU, "half")
+        host.write(MENU + ".new", "half")
         return Result(argv, 1, "", "no space left")
 
     host.fail = fail
@@ -134,7 +138,7 @@ def test_a_menu_without_ours_after_success_is_a_failure_and_put_back(host):
 
 
 def test_absent_takes_out_exactly_ours(host):
-    menu = host.read(grub.GRUB_CFG)
+    menu = host.read(MENU)
     before = host.tree()
     go(host)
     host.write("/proc/cmdline", CMDLINE.strip() + " intel_iommu=on\n")
@@ -143,7 +147,7 @@ def test_absent_takes_out_exactly_ours(host):
     assert predicted["diff"] == result["diff"]
     assert result["reboot_required"] is predicted["reboot_required"] is True
     host.write("/proc/cmdline", CMDLINE)
-    assert host.read(grub.GRUB_CFG) == menu
+    assert host.read(MENU) == menu
     assert host.tree() == before
     host.calls.clear()
     assert go(host, [], "absent")["changed"] is False
@@ -201,8 +205,8 @@ def test_nothing_wanted_on_an_unknown_loader_is_no_failure(host):
 
 
 def test_a_default_entry_of_others_is_warned_of(host):
-    menu = host.read(grub.GRUB_CFG).replace('set default="0"', 'set default="mine"')
-    host.write(grub.GRUB_CFG, menu + CUSTOM)
+    menu = host.read(MENU).replace('set default="0"', 'set default="mine"')
+    host.write(MENU, menu + CUSTOM)
     result = go(host, check=True)
     assert any("'mine' comes from /etc/grub.d/40_custom" in warning for warning in result["warnings"])
 

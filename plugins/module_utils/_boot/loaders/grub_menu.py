@@ -1,0 +1,232 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to the vfio.host collection: no promise is made to code outside it.
+
+"""GRUB's generated menu and the settings that it is generated from, as text: nothing here touches a host."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from ansible_collections.vfio.host.plugins.module_utils._boot import loader, tokens
+
+SECTION = re.compile(r"^### (BEGIN|END) (\S+) ###$")
+ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)(\+?)=(.*)$")
+GARBAGE = re.compile(r"\.dpkg-[^/]*$|\.rpmsave$|\.rpmnew$|\.sig$|\.efi\.signed$|~$|\.bak$")
+LINUX = ("linux", "linux16", "linuxefi")
+INITRD = ("initrd", "initrd16", "initrdefi")
+SAVED = "${saved_entry}"
+
+
+def words(line):
+    """Words of a line of GRUB's script language, its quoting resolved; variables stay as they are."""
+    found = []
+    word = None
+    quote = ""
+    escaped = False
+    for char in line:
+        if escaped:
+            word = (word or "") + char
+            escaped = False
+        elif char == "\\" and quote != "'":
+            escaped = True
+        elif quote:
+            if char == quote:
+                quote = ""
+            else:
+                word += char
+        elif char in "'\"":
+            quote = char
+            word = word or ""
+        elif char.isspace():
+            if word is not None:
+                found.append(word)
+            word = None
+        elif char == "#" and word is None:
+            break
+        else:
+            word = (word or "") + char
+    if word is not None:
+        found.append(word)
+    return found
+
+
+def version_of(path):
+    """Version of a kernel by the name of its file, as ``10_linux`` names entries."""
+    name = posixpath.basename(path)
+    name = name[: -len(".efi.signed")] if name.endswith(".efi.signed") else name
+    return name[len("vmlinuz-"):] if name.startswith("vmlinuz-") else name
+
+
+def parse_menu(text):
+    """The generated menu as ``{entries, default, complete, sections}``.
+
+    ``entries``: ``[{title, id, section, path, kernel, image, initrds, tokens, recovery, body}]`` in the
+    order of the file. ``path`` is the position as GRUB counts it (``"1>0"``), ``titles`` and ``ids`` those
+    of the submenus and the entry, ``section`` the script in ``/etc/grub.d`` that wrote it, ``image`` and
+    ``initrds`` the files as GRUB sees them, ``body`` the lines between the braces. ``default`` is the last
+    ``set default=`` that is fixed or the saved entry (``"${saved_entry}"``), or None. ``complete`` is False
+    when the file ends in the middle: ``grub-mkconfig`` writes it in place.
+    """
+    entries = []
+    default = None
+    section = None
+    sections = []
+    ended = 0
+    blocks = []  # of menuentry and submenu: {kind, position, title, id, entry}
+    counters = [0]
+    for line in text.splitlines():
+        match = SECTION.match(line)
+        if match:
+            ended += match.group(1) == "END"
+            if match.group(1) == "BEGIN":
+                sections.append(match.group(2))
+            section = match.group(2) if match.group(1) == "BEGIN" else None
+            continue
+        found = words(line)
+        command = found[0] if found else ""
+        inside = blocks[-1] if blocks else None
+        if command in ("menuentry", "submenu") and len(found) > 1:
+            block = {"kind": command, "position": counters[-1], "title": found[1], "id": _entry_id(found)}
+            counters[-1] += 1
+            blocks.append(block)
+            if command == "submenu":
+                counters.append(0)
+            else:
+                block["entry"] = {
+                    "title": found[1], "id": block["id"], "section": section, "kernel": None, "image": None,
+                    "initrds": [], "tokens": [], "recovery": "-recovery-" in (block["id"] or ""), "body": [],
+                    "path": ">".join(str(item["position"]) for item in blocks),
+                    "titles": [item["title"] for item in blocks],
+                    "ids": [item["id"] for item in blocks],
+                }  # fmt: skip
+                entries.append(block["entry"])
+            continue
+        if command == "}" and inside:
+            if blocks.pop()["kind"] == "submenu":
+                counters.pop()
+            continue
+        if inside and inside["kind"] == "menuentry":
+            entry = inside["entry"]
+            entry["body"].append(line)
+            if command in LINUX and len(found) > 1:
+                entry.update(image=found[1], kernel=version_of(found[1]), tokens=found[2:])
+            elif command in INITRD:
+                entry["initrds"] = found[1:]
+        elif command == "set" and len(found) > 1 and found[1].startswith("default="):
+            value = found[1][len("default="):]
+            if "$" not in value or value == SAVED:
+                default = value
+    return {
+        "entries": [entry for entry in entries if entry["kernel"] is not None],
+        "default": default,
+        "complete": bool(sections) and len(sections) == ended and not blocks,
+        "sections": sections,
+    }
+
+
+def _entry_id(found):
+    for option in ("$menuentry_id_option", "--id"):
+        if option in found[:-1]:
+            return found[found.index(option) + 1]
+    return None
+
+
+def ordinary(entry):
+    """Whether ``GRUB_CMDLINE_LINUX_DEFAULT`` goes to a parsed entry."""
+    script = posixpath.basename(entry["section"] or "")
+    return script.startswith("10_linux") and not entry["recovery"] and not loader.ours(entry["id"])
+
+
+def default_entry(menu, saved=None):
+    """The entry that boots when nobody chooses, or None when that cannot be told.
+
+    ``saved``: value of ``saved_entry`` in the environment block.
+    """
+    wanted = menu["default"]
+    if wanted == SAVED:
+        wanted = saved or "0"
+    if not wanted:
+        return None
+    for entry in menu["entries"]:
+        if wanted in (entry["path"], entry["id"], entry["title"]):
+            return entry
+    steps = wanted.split(">")
+    for entry in menu["entries"]:
+        # each step is a position, a title or an identifier; a submenu alone means its first entry
+        names = list(zip(entry["path"].split(">"), entry["titles"], entry["ids"]))
+        if len(steps) <= len(names) and all(step in known for step, known in zip(steps, names)):
+            return entry
+    return None
+
+
+def environment(text):
+    """Variables of GRUB's environment block, ``{name: value}``."""
+    found = {}
+    for line in (text or "").splitlines():
+        if "=" in line and not line.startswith("#"):
+            name, value = line.split("=", 1)
+            found[name] = value
+    return found
+
+
+def evaluate(files):
+    """What the settings come to, read without running them.
+
+    ``files``: ``[(path, text)]`` in the order in which ``grub-mkconfig`` sources them. Returns
+    ``(tokens | None, {token: path})``; None when a value needs a shell to be known.
+    """
+    values = {"GRUB_CMDLINE_LINUX": "", "GRUB_CMDLINE_LINUX_DEFAULT": ""}
+    origin = {}
+    known = True
+    for path, text in files:
+        for line in text.splitlines():
+            match = ASSIGNMENT.match(line)
+            if not match:
+                continue
+            name, plus, raw = match.groups()
+            expanded, literal, sure = _shell_word(raw, values)
+            known = known and sure
+            values[name] = (values[name] if plus else "") + expanded
+            for token in tokens.split(literal):
+                origin.setdefault(token, path)
+    line = "%s %s" % (values["GRUB_CMDLINE_LINUX"], values["GRUB_CMDLINE_LINUX_DEFAULT"])
+    return (tokens.split(line) if known else None), origin
+
+
+def _shell_word(raw, values):
+    """The first shell word of ``raw``: ``(expanded, literal part of it, True when nothing was left unknown)``."""
+    expanded = literal = ""
+    quote = ""
+    index = 0
+    while index < len(raw):
+        char = raw[index]
+        variable = re.match(r"\$(?:\{(\w+)\}|(\w+))", raw[index:])
+        if quote != "'" and variable:
+            name = variable.group(1) or variable.group(2)
+            if name not in values:
+                return expanded, literal, False
+            expanded += values[name]
+            literal += " "
+            index += variable.end()
+            continue
+        if quote != "'" and char in "$`":
+            return expanded, literal, False
+        if quote != "'" and char == "\\" and index + 1 < len(raw):
+            index += 1
+            expanded += raw[index]
+            literal += raw[index]
+        elif quote and char == quote:
+            quote = ""
+        elif not quote and char in "'\"":
+            quote = char
+        elif not quote and (char.isspace() or char in ";&|"):
+            return expanded, literal, True
+        else:
+            expanded += char
+            literal += char
+        index += 1
+    return expanded, literal, not quote  # an open quote goes on in the next line
