@@ -1,0 +1,554 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A trial boot is staged, runs, falls back, and goes without a trace, wherever the run is killed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
+from ansible_collections.vfio.host.plugins.module_utils._boot import trial
+from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import manage
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+from ansible_collections.vfio.host.tests.unit.boot import functions
+from ansible_collections.vfio.host.tests.unit.boot.cpio import archive
+from ansible_collections.vfio.host.tests.unit.boot.trial_host import (
+    BASE,
+    CONTENT,
+    IMAGE,
+    KERNEL,
+    FakeGenerator,
+    FakeLoader,
+    Killed,
+    TrialHost,
+    install,
+    run,
+)
+
+TRIAL_IMAGE = "/boot/vfio-host-trial-%s.img" % KERNEL
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    found = TrialHost(str(tmp_path))
+    install(monkeypatch, found)
+    return found
+
+
+# -- staging
+
+
+def test_check_mode_predicts_and_writes_not_one_byte(host):
+    before = host.tree()
+    predicted = run(host, check=True)
+    assert host.tree() == before
+    done = run(host)
+    assert predicted["changed"] and done["changed"]
+    for key in ("outcome", "needed", "because", "kernel", "line", "digest", "diff", "available", "deadline"):
+        assert predicted[key] == done[key], key
+
+
+def test_staged_leaves_the_default_as_it_was_and_adds_the_rest(host):
+    before = host.tree()
+    result = run(host)
+    assert result["outcome"] == "staged" and result["needed"] and result["because"]
+    after = host.tree()
+    added = set(after) - set(before)
+    assert added == {
+        trial.STATE, trial.DEVICES, trial.SERVICE, trial.TIMER, trial.WANTS, TRIAL_IMAGE, FakeLoader.TRIAL_FILE,
+        FakeLoader.ENVIRONMENT,
+    }  # fmt: skip
+    assert {path for path in before if before[path] != after[path]} == {FakeLoader.MENU}
+    assert loaders.default_of(host.loader.view(host))["tokens"] == BASE
+    trial_entry = host.loader.view(host)["entries"][-1]
+    assert trial_entry["tokens"] == BASE + ["intel_iommu=on", "vfio_host=trial", "panic=30"] == result["line"]
+    assert host.loader.once(host) == loaders.TRIAL_ID
+
+
+def test_a_second_staging_changes_nothing(host):
+    run(host)
+    before = host.tree()
+    result = run(host)
+    assert (result["changed"], result["outcome"], host.tree()) == (False, "staged", before)
+
+
+def test_staging_something_else_takes_the_place_of_the_first(host):
+    run(host)
+    result = run(host, parameters=["intel_iommu=on", "iommu=pt"])
+    assert result["changed"] and "iommu=pt" in host.loader.view(host)["entries"][-1]["tokens"]
+
+
+def test_staged_again_when_the_default_changed_meanwhile(host):
+    run(host)
+    host.write(FakeLoader.SETTINGS, "root=UUID=1 ro quiet nosmt")
+    host.loader.generate(host)
+    assert run(host, check=True)["changed"]
+    assert "nosmt" in run(host)["line"]
+
+
+def test_staged_again_when_the_one_shot_was_taken_back(host):
+    run(host)
+    host.loader.set_once(host, None)
+    assert run(host)["changed"] and host.loader.once(host) == loaders.TRIAL_ID
+
+
+def test_what_is_for_init_stays_behind(host):
+    assert trial.trial_line(["ro", "--", "single"], [], ["a=1"], ["b"]) == ["ro", "a=1", "b", "--", "single"]
+
+
+def test_ours_is_replaced_and_nothing_else_moves(host):
+    line = trial.trial_line(["ro", "iommu=pt", "quiet"], ["iommu=pt"], ["intel_iommu=on"], ["vfio_host=trial"])
+    assert line == ["ro", "quiet", "intel_iommu=on", "vfio_host=trial"]
+
+
+def test_a_dracut_image_reboots_where_it_would_open_a_shell(host):
+    host.generator.NAME = "dracut"
+    assert run(host)["line"][-3:] == ["panic=30", "rd.shell=0", "rd.emergency=reboot"]
+
+
+def test_no_panic_and_a_watchdog_where_asked(host):
+    with pytest.raises(ValueError, match="/dev/watchdog"):
+        run(host, watchdog=True)
+    host.write("/dev/watchdog", "")
+    line = run(host, watchdog=True, panic=0)["line"]
+    assert trial.WATCHDOG in line and not [token for token in line if token.startswith("panic")]
+
+
+@pytest.mark.parametrize("name, value", [("deadline", 10), ("deadline", 90000), ("panic", -1), ("panic", 5000)])
+def test_senseless_numbers_are_refused(host, name, value):
+    with pytest.raises(ValueError, match=name):
+        run(host, **{name: value})
+
+
+def test_the_list_of_the_host_is_tried_when_none_is_given(host):
+    host.write(asked.DEVICES, CONTENT)
+    run(host, devices_content="")
+    assert host.read(trial.DEVICES) == CONTENT
+
+
+def test_without_any_list_only_the_parameters_are_tried(host):
+    result = run(host, devices_content=None)
+    assert result["outcome"] == "staged" and not host.exists(trial.DEVICES)
+    assert run(host, devices_content=None)["changed"] is False
+
+
+def test_a_list_that_lost_its_last_newline_is_the_same(host):
+    assert run(host)["digest"] == run(host, devices_content=CONTENT.rstrip("\n"))["digest"]
+
+
+def test_the_timer_runs_in_the_trial_only_and_in_emergency_mode_too(host):
+    run(host, deadline=120)
+    for path in (trial.SERVICE, trial.TIMER):
+        text = host.read(path)
+        assert "ConditionKernelCommandLine=vfio_host=trial\n" in text and "DefaultDependencies=no\n" in text
+    assert "OnBootSec=120s\n" in host.read(trial.TIMER)
+    assert "Wants=vfio-host-trial.timer" in host.read("/etc/systemd/system/sysinit.target.d/vfio-host-trial.conf")
+
+
+# -- what stands against it
+
+
+def test_obstacles_are_told_and_nothing_is_done(host):
+    host.loader.obstacles = ["its environment block is on LVM"]
+    before = host.tree()
+    result = run(host)
+    assert (result["available"], result["changed"], host.tree()) == (False, False, before)
+    assert result["obstacles"] == ["its environment block is on LVM"] and "fallback" in result["instead"]
+
+
+def test_a_loader_without_the_functions_cannot(host, monkeypatch):
+    class Plain:
+        NAME = "plain"
+
+        def recorded(self, host):
+            return None
+
+    monkeypatch.setattr(trial, "choose_loader", lambda host_, name: Plain())
+    result = run(host)
+    assert result["available"] is False and "plain cannot start an entry once" in result["obstacles"][0]
+
+
+def test_without_systemd_nobody_would_take_the_host_back(host):
+    import os
+
+    os.rmdir(host.path("/run/systemd/system"))
+    assert "systemd does not run" in run(host)["obstacles"][0]
+
+
+def test_an_entry_that_is_off_is_not_tried(host):
+    host.write(FakeLoader.SETTINGS, "root=UUID=1 vfio_host=off")
+    host.loader.generate(host)
+    assert "vfio_host=off" in run(host)["obstacles"][0]
+
+
+def test_nothing_to_try_when_the_host_runs_with_it(host):
+    host.write("/proc/cmdline", "ro intel_iommu=on\n")
+    functions.bind(host, functions.GPU["address"], "vfio-pci")
+    result = run(host)
+    assert (result["needed"], result["changed"], result["outcome"]) == (False, False, "none")
+
+
+def test_nothing_to_try_when_the_default_has_it_already(host):
+    host.write(FakeLoader.SETTINGS, "ro intel_iommu=on")
+    host.loader.generate(host)
+    assert run(host, check=True)["needed"], "its image has no list"
+    host.write(IMAGE, gzip.compress(archive({FakeGenerator.WANTED: CONTENT.encode()})))
+    assert run(host)["needed"] is False
+
+
+def test_what_is_no_longer_wanted_is_taken_back(host):
+    run(host)
+    host.write("/proc/cmdline", "ro intel_iommu=on\n")
+    functions.bind(host, functions.GPU["address"], "vfio-pci")
+    assert run(host)["changed"] and host.loader.once(host) is None and not host.exists(trial.STATE)
+
+
+def test_removal_is_a_change_to_try_too(host):
+    host.write("/var/lib/vfio-host/cmdline.json", json.dumps(
+        {"schema": 1, "loader": "fake", "tokens": ["iommu=pt"], "pending": False, "originals": {}}))
+    host.write("/proc/cmdline", "root=UUID=1 ro quiet iommu=pt\n")
+    host.write(FakeLoader.SETTINGS, "root=UUID=1 ro iommu=pt quiet")
+    host.loader.generate(host)
+    result = run(host, parameters=[], devices_content=None)
+    assert "iommu=pt is there" in result["because"] and result["line"][:3] == BASE
+
+
+def test_a_full_boot_is_found_before_anything_is_written(host, monkeypatch):
+    monkeypatch.setattr(manage, "free_bytes", lambda host_, path: 1 << 20)
+    before = host.tree()
+    with pytest.raises(HostError, match="/boot has 1 MiB free"):
+        run(host)
+    with pytest.raises(HostError, match="/boot has 1 MiB free"):
+        run(host, check=True)
+    assert host.tree() == before
+
+
+# -- failing
+
+
+def test_a_failed_build_is_taken_back(host):
+    host.generator.fail = "no space left"
+    before = host.tree()
+    with pytest.raises(HostError, match="building the image .* no space left.*taken back"):
+        run(host)
+    assert host.tree() == before
+
+
+def test_an_image_that_is_not_as_wanted_is_taken_back(host, monkeypatch):
+    monkeypatch.setattr(host.generator, "problems", lambda image, devices, builtin: ["the module vfio is not in it"])
+    before = host.tree()
+    with pytest.raises(HostError, match="read back: the module vfio is not in it"):
+        run(host)
+    assert host.tree() == before
+
+
+@pytest.mark.parametrize("damage", [{"tokens": BASE + ["x"]}, {"kernel": "5"}, {"id": "other"}, {"initrds": []}])
+def test_a_default_that_would_change_is_put_back(host, damage):
+    host.loader.damage = damage
+    before = host.tree()
+    with pytest.raises(HostError, match="the default entry would not be what it was"):
+        run(host)
+    assert host.tree() == before
+
+
+def test_an_image_of_the_default_that_would_change_is_found(host, monkeypatch):
+    build = host.generator.build
+
+    def careless(host_, version, path, timeout, devices=None):
+        host_.write(IMAGE, b"another one")
+        return build(host_, version, path, timeout, devices)
+
+    monkeypatch.setattr(host.generator, "build", careless)
+    with pytest.raises(HostError, match="the default entry would not be what it was.*files"):
+        run(host)
+    assert host.loader.once(host) is None
+
+
+def test_a_one_shot_that_does_not_stick_is_a_failure(host, monkeypatch):
+    monkeypatch.setattr(host.loader, "set_once", lambda host_, entry_id: None)
+    before = host.tree()
+    with pytest.raises(HostError, match="does not say that it starts"):
+        run(host)
+    assert host.tree() == before
+
+
+# -- the trial boot itself
+
+
+def test_the_trial_runs_and_is_confirmed_once(host):
+    run(host)
+    assert host.reboot() == loaders.TRIAL_ID
+    result = run(host)
+    assert (result["changed"], result["outcome"], result["confirmed"]) == (False, "running", False)
+    assert run(host, "confirmed", check=True)["changed"] and host.timer == "active"
+    done = run(host, "confirmed")
+    assert done["changed"] and done["confirmed"] and host.timer == "inactive"
+    again = run(host, "confirmed")
+    assert again["changed"] is False and run(host)["confirmed"]
+
+
+def test_the_drivers_from_before_are_remembered(host):
+    run(host)
+    host.reboot()
+    assert trial.former_drivers(host) == {functions.GPU["address"]: "nouveau"}
+
+
+def test_another_trial_does_not_begin_in_a_running_one(host):
+    run(host)
+    host.reboot()
+    before = host.tree()
+    with pytest.raises(HostError, match="trial of something else"):
+        run(host, parameters=["iommu=pt"])
+    assert host.tree() == before
+
+
+def test_a_timer_that_does_not_stop_is_no_confirmation(host, monkeypatch):
+    run(host)
+    host.reboot()
+    command = host.commands
+    monkeypatch.setattr(host, "commands", lambda argv, stdin: (command(argv, stdin), setattr(host, "timer", "active"))[0])
+    host.timer = "active"
+    with pytest.raises(HostError, match="does not stop"):
+        run(host, "confirmed")
+        run(host, "confirmed")
+    assert json.loads(host.read(trial.STATE))["step"] == "staged"
+
+
+def test_nothing_is_confirmed_once_the_deadline_has_passed(host):
+    run(host)
+    host.reboot()
+    host.write(trial.EXPIRED, "not confirmed within 900 s\n")
+    with pytest.raises(HostError, match="deadline has passed"):
+        run(host, "confirmed")
+
+
+def test_a_loader_that_does_not_forget_is_made_to(host):
+    host.loader.forget = False
+    run(host)
+    host.reboot()
+    result = run(host, "confirmed")
+    assert result["warnings"] and host.loader.once(host) is None
+
+
+def test_only_a_running_trial_is_confirmed(host):
+    with pytest.raises(HostError, match="nothing was staged"):
+        run(host, "confirmed")
+    run(host)
+    with pytest.raises(HostError, match=r"not the trial \(staged\)"):
+        run(host, "confirmed")
+    host.reboot(works=False)
+    with pytest.raises(HostError, match=r"not the trial \(fell back\)"):
+        run(host, "confirmed")
+
+
+def test_what_fell_back_is_not_tried_again_unless_asked(host):
+    run(host)
+    assert host.reboot(works=False) == "default"
+    host.journal["-1"] = "Linux version 6\nKernel command line: ro vfio_host=trial\nKernel panic - not syncing\n"
+    before = host.tree()
+    with pytest.raises(HostError, match="not tried again by itself(.|\n)*Kernel panic - not syncing") as caught:
+        run(host)
+    assert "say retry" in str(caught.value) and host.tree() == before
+    with pytest.raises(HostError, match="not tried again"):
+        run(host, check=True)
+    assert run(host, parameters=["iommu=pt"], check=True)["changed"], "another change is not the same"
+    assert run(host, retry=True)["outcome"] == "staged"
+
+
+def test_the_journal_of_another_boot_is_no_evidence(host):
+    run(host)
+    host.reboot(works=False)
+    host.journal["-1"] = "Linux version 6\nKernel command line: ro\nall well\n"
+    with pytest.raises(HostError, match="no journal has a boot with vfio_host=trial"):
+        run(host)
+
+
+def test_a_deadline_that_passed_is_told(host):
+    run(host)
+    host.reboot()
+    host.write(trial.EXPIRED, "not confirmed within 900 s\n")
+    host.reboot()
+    with pytest.raises(HostError, match="went back by itself: not confirmed within 900 s"):
+        run(host)
+
+
+def test_a_reboot_around_the_loader_is_no_trial(host, monkeypatch):
+    run(host)
+    host.write(trial.BOOT_ID, "boot-kexec\n")
+    result = run(host)
+    assert result["outcome"] == "staged" and "without its boot loader" in result["evidence"][0]
+
+
+def test_confirmed_and_then_rebooted_can_be_staged_again(host):
+    run(host)
+    host.reboot()
+    run(host, "confirmed")
+    assert host.reboot() == "default"
+    assert run(host)["outcome"] == "staged"
+
+
+def test_a_record_that_cannot_be_read_stops_everything(host):
+    host.write(trial.STATE, "{")
+    for state in ("staged", "confirmed", "absent"):
+        with pytest.raises(HostError, match="trial.json cannot be understood"):
+            run(host, state)
+
+
+# -- taking it away
+
+
+def test_absent_leaves_nothing(host):
+    before = host.tree()
+    run(host)
+    staged = host.tree()
+    predicted = run(host, "absent", check=True)
+    assert predicted["changed"] and host.tree() == staged
+    done = run(host, "absent")
+    assert done["diff"] == predicted["diff"] and host.tree() == before
+    assert run(host, "absent")["changed"] is False
+
+
+def test_absent_in_the_trial_stops_its_deadline(host):
+    run(host)
+    host.reboot()
+    run(host, "absent")
+    assert host.timer == "inactive" and host.reboot() == "default"
+
+
+def test_absent_finds_what_a_lost_record_has_left(host):
+    before = host.tree()
+    run(host)
+    host.remove(trial.STATE)
+    assert run(host, "absent")["changed"] and host.tree() == before
+
+
+def test_absent_leaves_another_ones_one_shot_alone(host):
+    run(host)
+    host.loader.set_once(host, "firmware-setup")
+    run(host, "absent")
+    assert host.loader.once(host) == "firmware-setup"
+
+
+def test_absent_where_no_loader_is_known(host, monkeypatch):
+    def unknown(host_, name):
+        raise HostError("no supported boot loader")
+
+    monkeypatch.setattr(trial, "choose_loader", unknown)
+    assert run(host, "absent")["changed"] is False
+
+
+def test_the_generators_files_stay_once_they_are_permanent(host):
+    host.fuse = changes_until(host, FakeGenerator.HOOK)
+    with pytest.raises(Killed):
+        run(host)
+    host.write(manage.STATE, "{}")
+    run(host, "absent")
+    assert host.exists(FakeGenerator.HOOK)
+
+
+def changes_until(host, path):
+    """How many changes a staging makes until this file is there."""
+    for count in range(1, 100):
+        host.fuse = count
+        try:
+            run(host)
+        except Killed:
+            pass
+        there = host.exists(path)
+        host.fuse = None
+        run(host, "absent")
+        if there:
+            return count
+    raise AssertionError(path)
+
+
+# -- killed after each change
+
+
+def survive(host, action):
+    """Kill ``action`` after its first change, its second, ... until it ends; yields each number."""
+    count = 0
+    while True:
+        count += 1
+        assert count < 200
+        host.fuse = count
+        try:
+            action()
+        except Killed:
+            host.fuse = None
+            yield count
+            continue
+        host.fuse = None
+        return
+
+
+def test_killed_anywhere_while_staging_then_run_again(host):
+    before = host.tree()
+    rounds = 0
+    for count in survive(host, lambda: run(host)):
+        rounds += 1
+        assert run(host)["outcome"] == "staged", count
+        assert host.read(FakeGenerator.HOOK) is None, count
+        assert host.reboot() == loaders.TRIAL_ID, count
+        run(host, "absent")
+        assert host.reboot() == "default", count
+        back = host.tree()
+        for path in (trial.BOOT_ID, "/proc/cmdline"):
+            back[path] = before[path]
+        assert back == before, count
+    assert rounds > 10
+
+
+def test_killed_anywhere_while_staging_then_taken_back(host):
+    before = host.tree()
+    for count in survive(host, lambda: run(host)):
+        run(host, "absent")
+        assert host.tree() == before, count
+
+
+def test_killed_anywhere_while_staging_then_a_power_cut(host):
+    """The one-shot names a complete entry or none, and the default is what it was."""
+    for count in survive(host, lambda: run(host)):
+        default = loaders.default_of(host.loader.view(host))
+        assert default["tokens"] == BASE, count
+        assert host.reboot() in (loaders.TRIAL_ID, "default"), count
+        run(host, "absent")
+        host.reboot()
+
+
+def test_killed_anywhere_while_taking_it_away(host):
+    before = host.tree()
+    run(host)
+    staged = host.tree()
+    rounds = 0
+    while True:
+        rounds += 1
+        host.fuse = rounds
+        try:
+            run(host, "absent")
+        except Killed:
+            host.fuse = None
+        else:
+            host.fuse = None
+            break
+        if host.loader.once(host) is not None:
+            assert host.exists(TRIAL_IMAGE) and host.exists(FakeLoader.TRIAL_FILE), rounds
+        run(host, "absent")
+        assert host.tree() == before, rounds
+        run(host)
+        assert host.tree() == staged, rounds
+    assert rounds > 8
+
+
+def test_killed_anywhere_while_confirming(host):
+    run(host)
+    host.reboot()
+    for count in survive(host, lambda: run(host, "confirmed")):
+        assert run(host, "confirmed")["confirmed"] and host.timer == "inactive", count
+        record = json.loads(host.read(trial.STATE))
+        host.write(trial.STATE, trial.render(dict(record, step="staged")))
+        host.timer = "active"
