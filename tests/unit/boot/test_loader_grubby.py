@@ -1,0 +1,432 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+from ansible_collections.vfio.host.plugins.module_utils._boot import edits, entries, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls, grubby
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError, Result
+from ansible_collections.vfio.host.tests.unit.boot.stand_ins import grub_editenv
+from ansible_collections.vfio.host.tests.unit.boot.stand_ins import grubby as stand_in
+from ansible_collections.vfio.host.tests.unit.boot.stand_ins import trees
+from ansible_collections.vfio.host.tests.unit.boot.stand_ins.machine import Machine, apply, evidence, lines
+
+WANTED = ["intel_iommu=on", "iommu=pt", "pci=noaer"]
+TOOLS = {"grubby": stand_in.run, "grub2-editenv": grub_editenv.run}
+
+
+def probe(host, argv, stdin=None):
+    return Result(argv, 0, "xfs\n" if "--target=fs" in argv else "\n")
+
+
+@pytest.fixture(params=["fedora", "rhel8"])
+def host(request, tmp_path):
+    found = getattr(trees, request.param)(Machine(tmp_path, dict(TOOLS, **{"grub2-probe": probe})))
+    found.name = request.param
+    return found
+
+
+@pytest.fixture
+def fedora(tmp_path):
+    return trees.fedora(Machine(tmp_path, TOOLS))
+
+
+@pytest.fixture
+def rhel8(tmp_path):
+    return trees.rhel8(Machine(tmp_path, TOOLS))
+
+
+def test_it_is_recognised_by_what_booted(host):
+    found, against = evidence(grubby, host)
+    assert against == []
+    assert any("BOOT_IMAGE=(hd0,gpt2)/vmlinuz-" in sentence for sentence in found)
+
+
+@pytest.mark.parametrize(
+    "path, text, reason",
+    [
+        ("/proc/cmdline", "ro quiet\n", "no BOOT_IMAGE="),
+        ("/proc/cmdline", "BOOT_IMAGE=0 ro\n", "no BOOT_IMAGE= with a path"),
+        ("/proc/cmdline", "BOOT_IMAGE=(hd0,gpt2)/vmlinuz-5 ro\n", "vmlinuz-5 is in no entry"),
+        ("/proc/cmdline", "BOOT_IMAGE=(hd0)/ostree/x/vmlinuz-6 ostree=/ostree/boot.1/x ro\n", "ostree system"),
+        ("/run/ostree-booted", "", "ostree system"),
+        ("/etc/default/grub", 'GRUB_CMDLINE_LINUX="quiet"\n', "no GRUB_ENABLE_BLSCFG=true"),
+        ("/boot/grub2/grub.cfg", "set default=0\nmenuentry 'x' {\n}\n", "no command blscfg"),
+        ("/efi/loader/entries/old.conf", "title old\n", "what is left of another boot loader"),
+        ("/proc/sys/kernel/osrelease", "6.9.4-200.fc40.ppc64le\n", "POWER"),
+        ("/proc/sys/kernel/osrelease", "6.9.4-200.fc40.s390x\n", "zipl"),
+        ("/etc/zipl.conf", "[defaultboot]\n", "zipl"),
+        ("/sys/hypervisor/type", "xen\n", "Xen"),
+    ],
+)
+def test_what_else_may_have_booted_or_is_left_over_is_refused(fedora, path, text, reason):
+    fedora.write(path, text)
+    assert any(reason in sentence for sentence in evidence(grubby, fedora)[1])
+
+
+def test_without_grubby_it_is_the_other_backend(fedora):
+    fedora.uninstall("grubby")
+    assert any("grubby is not installed" in reason for reason in grubby.unusable(fedora))
+    assert bls.unusable(fedora) == []
+
+
+def test_every_ordinary_entry_and_the_next_kernel_get_ours_and_nothing_else_moves(host):
+    before = lines(grubby, host)
+    rescue = [entry for entry in grubby.view(host)["entries"] if entry["recovery"]]
+    assert len(before) == 2 and len(rescue) == 1
+    apply(grubby, host, WANTED, [])
+    assert lines(grubby, host) == {name: line + WANTED for name, line in before.items()}
+    assert grubby.configured(host)[0][-3:] == WANTED
+    assert grubby.view(host)["problems"] == []
+    assert grubby.edits(host, WANTED, WANTED) == []
+    assert grubby.fallback(host, WANTED) == []
+
+
+def test_nothing_is_written_by_asking(host):
+    before = host.tree()
+    grubby.edits(host, WANTED, [])
+    grubby.fallback(host, WANTED)
+    grubby.view(host)
+    grubby.configured(host)
+    evidence(grubby, host)
+    assert host.tree() == before
+    assert host.calls == []
+
+
+def test_taking_ours_out_leaves_every_file_as_it_was(host):
+    before = host.tree()
+    made = apply(grubby, host, WANTED, [])
+    created = [edit.path for edit in made if edit.before is None]
+    apply(grubby, host, [], WANTED)
+    after = host.tree()
+    for path in created:
+        after.pop(path, None)
+    assert after == before
+
+
+def test_a_value_of_somebody_else_is_never_lost(host):
+    """grubby --args=pci=noaer takes pci=nomsi away and --remove-args=console every console."""
+    path = "/etc/default/grub"
+    host.write(path, host.read(path).replace('LINUX="', 'LINUX="console=tty0 pci=nomsi '))
+    before = lines(grubby, host)
+    apply(grubby, host, WANTED, [])
+    for name, line in lines(grubby, host).items():
+        assert tokens.replace(line, WANTED, []) == before[name]
+    assert "console=tty0 pci=nomsi" in host.read(path)
+
+
+def test_a_token_that_somebody_has_already_is_theirs(fedora):
+    for name in fedora.listdir("/boot/loader/entries"):
+        path = "/boot/loader/entries/" + name
+        fedora.write(path, fedora.read(path).replace(" ro ", " ro iommu=pt "))
+    before = lines(grubby, fedora)
+    apply(grubby, fedora, ["iommu=pt"], [])
+    assert all(line.count("iommu=pt") == 2 for line in lines(grubby, fedora).values())
+    assert grubby.edits(fedora, ["iommu=pt"], ["iommu=pt"]) == []
+    apply(grubby, fedora, [], ["iommu=pt"])
+    assert lines(grubby, fedora) == before
+
+
+def test_changing_what_is_ours_replaces_exactly_that(host):
+    apply(grubby, host, ["iommu=pt", "pci=noaer"], [])
+    apply(grubby, host, ["pci=noaer", "intel_iommu=on"], ["iommu=pt", "pci=noaer"])
+    for line in lines(grubby, host).values():
+        assert line[-2:] == ["pci=noaer", "intel_iommu=on"]
+        assert "iommu=pt" not in line
+
+
+def test_ours_behind_somebodys_later_value_is_put_in_force_again(fedora):
+    apply(grubby, fedora, ["intel_iommu=on"], [])
+    stand_in.run(fedora, ["grubby", "--update-kernel=ALL", "--args=debug"])
+    for name in fedora.listdir("/boot/loader/entries"):
+        path = "/boot/loader/entries/" + name
+        fedora.write(path, fedora.read(path).replace(" debug", " intel_iommu=off"))
+    apply(grubby, fedora, ["intel_iommu=on"], ["intel_iommu=on"])
+    for line in lines(grubby, fedora).values():
+        assert line[-2:] == ["intel_iommu=off", "intel_iommu=on"]
+
+
+def test_what_grubby_does_between_our_runs_is_kept(host):
+    apply(grubby, host, WANTED, [])
+    stand_in.run(host, ["grubby", "--update-kernel=ALL", "--args=audit=1"])
+    assert grubby.edits(host, WANTED, WANTED) == []
+    apply(grubby, host, [], WANTED)
+    for line in lines(grubby, host).values():
+        assert "audit=1" in line
+        assert not set(line) & set(WANTED)
+    assert not any(token in host.read("/etc/default/grub") for token in WANTED)
+
+
+def test_a_kernel_that_was_installed_in_between_is_seen_and_edited(host):
+    apply(grubby, host, WANTED, [])
+    name = "%s-9.9.9-1.x86_64" % trees.MACHINE
+    options = "$kernelopts $tuned_params" if host.name == "rhel8" else host.read("/etc/kernel/cmdline").strip()
+    host.write("/boot/vmlinuz-9.9.9-1.x86_64", "")
+    assert any("9.9.9" in problem for problem in grubby.view(host)["problems"])
+    host.write("/boot/initramfs-9.9.9-1.x86_64.img", "")
+    host.write(
+        "/boot/loader/entries/%s.conf" % name,
+        "title New\nversion 9.9.9-1.x86_64\nlinux /vmlinuz-9.9.9-1.x86_64\ninitrd /initramfs-9.9.9-1.x86_64.img\n"
+        "options %s\n" % options,
+    )
+    assert lines(grubby, host)[name][-3:] == WANTED  # made from the files that ours are in
+    assert grubby.edits(host, WANTED, WANTED) == []
+    path = "/boot/loader/entries/%s.conf" % name
+    host.write(path, host.read(path).replace(options, "root=/dev/x ro"))
+    assert [edit.path for edit in grubby.edits(host, WANTED, WANTED)] == [path]
+
+
+def test_the_files_are_written_in_an_order_that_keeps_mkconfig_from_running(fedora):
+    order = [edit.path for edit in grubby.edits(fedora, WANTED, [])]
+    assert order[0] == "/etc/default/grub"
+    assert order[-1] == "/etc/kernel/cmdline"
+    assert order == [edit.path for edit in grubby.edits(fedora, WANTED, [])]
+
+
+def test_without_a_cmdline_file_one_is_made_from_the_default_entry(fedora):
+    fedora.remove("/etc/kernel/cmdline")
+    name = "/boot/loader/entries/%s-6.9.4-200.fc40.x86_64.conf" % trees.MACHINE
+    fedora.write(name, fedora.read(name).replace("quiet\n", "quiet $tuned_params\n"))
+    apply(grubby, fedora, WANTED, [])
+    assert fedora.read("/etc/kernel/cmdline") == (
+        "root=UUID=1111 ro rootflags=subvol=root rhgb quiet intel_iommu=on iommu=pt pci=noaer\n"
+    )
+
+
+def test_without_a_cmdline_file_the_one_of_the_system_is_the_base(fedora):
+    fedora.remove("/etc/kernel/cmdline")
+    fedora.write("/usr/lib/kernel/cmdline", "root=LABEL=r\n")
+    apply(grubby, fedora, ["iommu=pt"], [])
+    assert fedora.read("/etc/kernel/cmdline") == "root=LABEL=r iommu=pt\n"
+
+
+# -- RHEL 8 --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("release", ["8.0", "8.1", "8.4", "8.9", "8.10"])
+def test_no_release_of_rhel_8_is_silently_left_without_ours(tmp_path, release):
+    host = trees.rhel8(Machine(tmp_path, TOOLS), release)
+    assert evidence(grubby, host)[1] == []
+    apply(grubby, host, WANTED, [])
+    assert all(line[-3:] == WANTED for line in lines(grubby, host).values())
+    assert tokens.split(host.read("/etc/kernel/cmdline"))[-3:] == WANTED
+    for name in host.listdir("/boot/loader/entries"):
+        if not name.startswith("~"):
+            assert "$kernelopts" in host.read("/boot/loader/entries/" + name)
+
+
+def test_grubby_does_not_make_the_next_kernel_of_our_fallback_entry(rhel8):
+    """It makes /etc/kernel/cmdline of the last entry where there is none."""
+    apply(grubby, rhel8, WANTED, [])
+    stand_in.run(rhel8, ["grubby", "--update-kernel=ALL", "--args=audit=1"])
+    assert "vfio_host=off" not in rhel8.read("/etc/kernel/cmdline")
+    apply(grubby, rhel8, [], WANTED)
+    assert "vfio_host=off" not in rhel8.read("/etc/kernel/cmdline")
+
+
+def test_the_block_keeps_its_size_and_its_link(rhel8):
+    apply(grubby, rhel8, WANTED, [])
+    text = rhel8.read("/boot/efi/EFI/redhat/grubenv")
+    assert len(text) == 1024
+    assert rhel8.readlink("/boot/grub2/grubenv") == "../efi/EFI/redhat/grubenv"
+    assert rhel8.stat("/boot/efi/EFI/redhat/grubenv").st_mode & 0o777 == 0o700
+    assert bls.environment(text)["boot_success"] == "0"
+
+
+def test_what_does_not_fit_into_the_block_is_refused_before_anything_is_written(rhel8):
+    before = rhel8.tree()
+    many = ["vfio_pci.ids=" + ",".join("10de:%04x" % number for number in range(90))]
+    with pytest.raises(HostError, match="1024 bytes and kernelopts needs"):
+        grubby.edits(rhel8, many, [])
+    assert rhel8.tree() == before
+
+
+def test_kernelopts_that_only_grub_cfg_sets_is_the_base(rhel8):
+    """grubby makes kernelopts of the new parameters alone here, and the next boot finds no root filesystem."""
+    path = "/boot/efi/EFI/redhat/grubenv"
+    rhel8.write(path, trees.block("saved_entry=x\n"))
+    before = lines(grubby, rhel8)
+    apply(grubby, rhel8, WANTED, [])
+    assert lines(grubby, rhel8) == {name: line + WANTED for name, line in before.items()}
+    assert "root=/dev/mapper/rhel-root" in bls.environment(rhel8.read(path))["kernelopts"]
+
+
+def test_kernelopts_that_nothing_sets_is_refused(rhel8):
+    rhel8.write("/boot/efi/EFI/redhat/grubenv", trees.block(""))
+    rhel8.write("/boot/efi/EFI/redhat/grub.cfg", "blscfg\n")
+    with pytest.raises(HostError, match="neither GRUB's environment block nor grub.cfg gives"):
+        grubby.edits(rhel8, WANTED, [])
+    assert any("$kernelopts" in problem for problem in grubby.view(rhel8)["problems"])
+
+
+def test_an_entry_without_options_is_refused(fedora):
+    path = "/boot/loader/entries/%s-6.9.4-200.fc40.x86_64.conf" % trees.MACHINE
+    fedora.write(path, "title x\nversion 1\nlinux /vmlinuz-6.9.4-200.fc40.x86_64\n")
+    with pytest.raises(HostError, match="no line 'options'"):
+        grubby.edits(fedora, WANTED, [])
+
+
+# -- faults of others --------------------------------------------------------------------------
+
+
+def test_all_entries_not_only_the_default_one(host):
+    apply(grubby, host, WANTED, [])
+    assert len(lines(grubby, host)) == 2
+    assert all(tokens.has(line, token) for line in lines(grubby, host).values() for token in WANTED)
+
+
+def test_names_are_not_regular_expressions(fedora):
+    """With sed, vfio.pci would take vfio-pci away, and a name with a bracket fails."""
+    for name in fedora.listdir("/boot/loader/entries"):
+        path = "/boot/loader/entries/" + name
+        fedora.write(path, fedora.read(path).replace(" quiet", " quiet vfioxpci=1"))
+    assert "vfioxpci=1" not in stand_in.changed("a vfioxpci=1 b", "vfio.pci", "")
+    apply(grubby, fedora, ["vfio.pci=1"], [])
+    apply(grubby, fedora, [], ["vfio.pci=1"])
+    assert all("vfioxpci=1" in line for line in lines(grubby, fedora).values())
+
+
+def test_an_empty_list_matches_nothing(host):
+    before = host.tree()
+    assert grubby.edits(host, [], []) == []
+    assert grubby.edits(host, [], [""]) == []
+    assert host.tree() == before
+
+
+def test_a_token_that_is_the_beginning_of_another_is_another(fedora):
+    apply(grubby, fedora, ["iommu=pt"], [])
+    for name in fedora.listdir("/boot/loader/entries"):
+        path = "/boot/loader/entries/" + name
+        fedora.write(path, fedora.read(path).replace("iommu=pt", "iommu=pt iommu=pt2 xiommu=pt"))
+    apply(grubby, fedora, [], ["iommu=pt"])
+    assert all(line[-2:] == ["iommu=pt2", "xiommu=pt"] for line in lines(grubby, fedora).values())
+
+
+# -- entries of our own ------------------------------------------------------------------------
+
+
+def test_the_fallback_entry_is_last_never_default_and_without_ours(host):
+    apply(grubby, host, WANTED, [])
+    seen = grubby.view(host)["entries"]
+    own = seen[-1]
+    assert (own["id"], own["default"], own["managed"], own["recovery"]) == ("vfio-host-fallback", False, False, True)
+    assert own["tokens"][-1] == "vfio_host=off"
+    assert not set(own["tokens"]) & set(WANTED)
+    default = [entry for entry in seen if entry["default"]][0]
+    assert own["kernel"] == default["kernel"]
+    assert own["initrds"] == default["initrds"]
+    assert own["tokens"][:-1] == [token for token in default["tokens"] if token not in WANTED]
+
+
+@pytest.mark.parametrize("saved", ["", "saved_entry=0\n", "saved_entry=1\n"])
+def test_the_fallback_entry_does_not_move_what_boots_by_number(fedora, saved):
+    fedora.write("/boot/grub2/grubenv", trees.block(saved))
+    before = [entry["id"] for entry in grubby.view(fedora)["entries"] if entry["default"]]
+    apply(grubby, fedora, WANTED, [])
+    assert [entry["id"] for entry in grubby.view(fedora)["entries"] if entry["default"]] == before
+
+
+@pytest.mark.parametrize("machine", ["7b92", "a3f0", "ffff", "0000"])
+def test_our_entries_sort_last_whatever_the_machine_id_begins_with(fedora, machine):
+    for name in fedora.listdir("/boot/loader/entries"):
+        path = "/boot/loader/entries/" + name
+        text = fedora.read(path)
+        fedora.remove(path)
+        fedora.write(path.replace(trees.MACHINE, machine), text)
+    fedora.write("/boot/grub2/grubenv", trees.block(""))
+    apply(grubby, fedora, WANTED, [])
+    seen = grubby.view(fedora)["entries"]
+    assert [entry["id"] for entry in seen][-1] == "vfio-host-fallback"
+    assert [entry["id"] for entry in seen if entry["default"]] == [machine + "-6.9.4-200.fc40.x86_64"]
+    ours = "~vfio-host-fallback"
+    assert all(entries.compare_versions(ours, entry["source"].rsplit("/", 1)[1]) < 0 for entry in seen[:-1])
+
+
+def test_the_fallback_follows_the_default_kernel(fedora):
+    apply(grubby, fedora, WANTED, [])
+    fedora.write("/boot/grub2/grubenv", trees.block("saved_entry=%s-6.8.9-300.fc40.x86_64\n" % trees.MACHINE))
+    assert len(grubby.fallback(fedora, WANTED)) == 1
+    edits.write(fedora, grubby.fallback(fedora, WANTED))
+    assert grubby.view(fedora)["entries"][-1]["kernel"] == "6.8.9-300.fc40.x86_64"
+
+
+def test_the_trial_entry_boots_once_and_nothing_else_changes(host):
+    apply(grubby, host, WANTED, [])
+    assert grubby.trial_obstacles(host) == []
+    before = host.tree()
+    kernel = [entry for entry in grubby.view(host)["entries"] if entry["default"]][0]["kernel"]
+    host.write("/boot/vfio-host-trial-%s.img" % kernel, "image")
+    line = ["root=UUID=1111", "ro", "iommu=pt", "vfio_host=trial"]
+    edits.write(host, grubby.trial(host, kernel, "/boot/vfio-host-trial-%s.img" % kernel, line))
+    own = [entry for entry in grubby.view(host)["entries"] if entry["id"] == "vfio-host-trial"][0]
+    assert (own["tokens"], own["kernel"], own["managed"], own["default"]) == (line, kernel, False, False)
+    assert own["initrds"] == ["/boot/vfio-host-trial-%s.img" % kernel]
+    assert grubby.once(host) is None
+    grubby.set_once(host, "vfio-host-trial")
+    assert grubby.once(host) == "vfio-host-trial"
+    path = "/boot/efi/EFI/redhat/grubenv" if host.name == "rhel8" else "/boot/grub2/grubenv"
+    assert bls.environment(host.read(path))["next_entry"] == "~vfio-host-trial"
+    assert host.exists("/boot/loader/entries/~vfio-host-trial.conf")
+    grubby.set_once(host, None)
+    assert grubby.once(host) is None
+    edits.write(host, grubby.trial(host, None, None, None))
+    host.remove("/boot/vfio-host-trial-%s.img" % kernel)
+    assert host.tree() == before
+
+
+def test_an_image_elsewhere_makes_no_trial_entry(fedora):
+    with pytest.raises(HostError, match="not in the folder of the kernel"):
+        grubby.trial(fedora, "6.9.4-200.fc40.x86_64", "/var/x.img", ["ro"])
+
+
+# -- /etc/default/grub ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ('GRUB_CMDLINE_LINUX="a b"\nX=1\n', 'GRUB_CMDLINE_LINUX="a b n=1"\nX=1\n'),
+        ("GRUB_CMDLINE_LINUX='a'  # mine\n", "GRUB_CMDLINE_LINUX='a n=1'  # mine\n"),
+        ('GRUB_CMDLINE_LINUX=""\n', 'GRUB_CMDLINE_LINUX="n=1"\n'),
+        ("GRUB_CMDLINE_LINUX=a\n", 'GRUB_CMDLINE_LINUX="a n=1"\n'),
+        ("GRUB_CMDLINE_LINUX=\n", "GRUB_CMDLINE_LINUX=n=1\n"),
+        ('export GRUB_CMDLINE_LINUX="a"', 'export GRUB_CMDLINE_LINUX="a n=1"'),
+        ("X=1\n", 'X=1\nGRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX n=1"\n'),
+        ("X=1", 'X=1\nGRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX n=1"\n'),
+        ('GRUB_CMDLINE_LINUX="$(x)"\n', 'GRUB_CMDLINE_LINUX="$(x)"\nGRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX n=1"\n'),
+        ('GRUB_CMDLINE_LINUX="a\\\nb"\n',
+         'GRUB_CMDLINE_LINUX="a\\\nb"\nGRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX n=1"\n'),
+        ('GRUB_CMDLINE_LINUX="a"\nGRUB_CMDLINE_LINUX="b"\n', 'GRUB_CMDLINE_LINUX="a"\nGRUB_CMDLINE_LINUX="b n=1"\n'),
+        ('#GRUB_CMDLINE_LINUX="a"\nGRUB_CMDLINE_LINUX_DEFAULT="b"\n',
+         '#GRUB_CMDLINE_LINUX="a"\nGRUB_CMDLINE_LINUX_DEFAULT="b"\nGRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX n=1"\n'),
+    ],
+)  # fmt: skip
+def test_ours_in_the_settings_and_out_again(text, expected):
+    after = grubby.edit_defaults(text, ["n=1"], [])
+    assert after == expected
+    assert grubby.edit_defaults(after, ["n=1"], ["n=1"]) == after
+    back = grubby.edit_defaults(after, [], ["n=1"])
+    assert back.rstrip("\n").replace('"a"', "a") == text.rstrip("\n").replace('"a"', "a")
+
+
+# -- the environment block ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["x", "a=b c=d", "with\\slash", "", "y" * 300])
+def test_the_block_is_written_as_grub_editenv_writes_it(tmp_path, value):
+    host = Machine(tmp_path)
+    before = trees.block("saved_entry=x\nkernelopts=root=/dev/x ro \nboot_success=0\n")
+    for name in ("kernelopts", "new"):
+        host.write("/g", before)
+        if "\\" not in value:
+            assert grub_editenv.run(host, ["grub-editenv", "/g", "set", "%s=%s" % (name, value)]).rc == 0
+            assert bls.set_environment(before, name, value) == host.read("/g")
+        after = bls.set_environment(before, name, value)
+        assert bls.environment(after)[name] == value
+        assert len(after) == 1024
+        assert bls.environment(bls.set_environment(after, name, None)).get(name) is None
+    with pytest.raises(ValueError, match="more than are free"):
+        bls.set_environment(before, "n", "z" * 1000)
+    with pytest.raises(ValueError, match="no environment block"):
+        bls.set_environment("x", "n", "1")
