@@ -205,27 +205,34 @@ def moved(host, seen):
     way.apply(host, seen)
     lab = host.lab()
     report = []
-    for title, board in MOVES:
+    for title, board, expected in MOVES:
         lab.power_off()
         lab.power_on(board=board, timeout=BOOT_DEADLINE)
         said = host.log()
-        listing = host.run("cat /proc/bus/pci/devices | cut -f1,2,18; ls -d /sys/bus/pci/drivers/vfio-pci/0000* || true")
-        taken = [line.split()[0] for line in said if line.endswith("taken")]
+        on_vfio = host.run("cd /sys/bus/pci/drivers/vfio-pci && ls -d 0000* || true").split()
+        expect(sorted(on_vfio) == sorted(expected), "%s: on vfio-pci are %s; the script said: %s" % (title, on_vfio, said))
+        own = host.run("for f in /sys/bus/pci/devices/0000:00:*; do readlink $f/driver; done", check=False)
+        expect("vfio" not in own, "%s: the host's own devices: %s" % (title, own))
         left = [line for line in said if "left to the host" in line]
-        own = host.drivers("0000:00:02.0", "0000:00:1f.2", "0000:00:19.0")
-        expect(all(own.values()) and "vfio-pci" not in own.values(), "the host's own devices: %s" % own)
-        on_vfio = [line.split("/")[-1] for line in listing.splitlines() if "/drivers/vfio-pci/" in line]
-        expect(sorted(on_vfio) == sorted(taken), "on vfio-pci: %s, taken: %s" % (on_vfio, taken))
-        dummy = host.playbook("verify", *arguments(), fail=True) if left else None
-        report.append("%s: %d taken, %d left (%s)" % (title, len(taken), len(left), "; ".join(left[:2])))
-        expect(left, "%s: nothing was left to the host: %s" % (title, said))
-    return " | ".join(report)
+        expect(len(left) == len(CARDS) - len(expected), "%s: the script said: %s" % (title, said))
+        host.playbook("verify", *arguments(), fail=bool(left))
+        report.append("%s: %d taken, %d left" % (title, len(expected), len(left)))
+    return "; ".join(report)
 
 
-# The Realtek takes the place of the AMD card's audio, bus numbers shift; the second card is at another address.
-MOVES = [
-    ("the card left the CPU's port", {"remove": ["01:00.0", "01:00.1"], "add": []}),
-]
+NEW_PORT = [{"move": "cpu_port", "to": "03.0"}, {"add": "pcie-root-port", "at": "01.0", "properties": "id=new_port,chassis=9"}]
+"""One more port in front of all others: what was on bus 1 is on bus 2 now, and so on."""
+
+# (what was done, changes of the board, addresses that have to be taken all the same)
+MOVES = (
+    ("an empty port shifted the numbers", NEW_PORT, ()),
+    ("a twin took the address, in another port's place",
+     NEW_PORT + [{"add": "secondary-vga", "at": "new_port/00.0"}], ()),
+    ("a twin came beside the card", [{"add": "pcie-root-port", "at": "1e.0", "properties": "id=new_port,chassis=9"},
+                                     {"add": "secondary-vga", "at": "new_port/00.0"}], CARDS),
+    ("the card's audio function is gone", [{"remove": "pch_port0/00.1"}], CARDS[:3]),
+    ("as it was", [], CARDS),
+)
 
 
 # -- killed, or without power, at each step ----------------------------------------------------------------------------
