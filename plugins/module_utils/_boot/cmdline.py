@@ -68,7 +68,7 @@ def backend(name):
 
 def backends():
     """The backends of this build, in the order of :data:`LOADERS`."""
-    return [found for found in map(backend, LOADERS) if found is not None]
+    return [found for found in map(backend, LOADERS) if hasattr(found, "evidence")]
 
 
 def detect(host):
@@ -198,7 +198,7 @@ class _Plan:
         """Look, and decide: ``seen``, ``settings``, ``origin``, ``written``, ``kept``, ``edits``, ``because``, ``changed``."""
         self.look()
         self.decide()
-        self.edits = self.needed()
+        self.edits = self.needed(self.owned)
         self.because = [] if self.idle() else self.lacks()
         self.because += ["%s differs" % edit.path for edit in self.edits if edit.before != edit.after]
         if self.known and self.known["pending"]:
@@ -254,9 +254,9 @@ class _Plan:
         """Each token of ours that is or will be there."""
         return self.owned + [token for token in self.written if token not in self.owned]
 
-    def needed(self):
+    def needed(self, owned):
         """The edits that are still to be made. A kernel may have been installed meanwhile: never from a list of before."""
-        found = self.loader.edits(self.host, self.written, self.owned)
+        found = self.loader.edits(self.host, self.written, owned)
         if not self.written:
             found = record.restored(self.host, found, self.originals)
         return found + self.loader.fallback(self.host, self.everything() if self.with_fallback else None)
@@ -310,8 +310,8 @@ class _Plan:
         before = edits.kept(host, [record.PATH] + loader.generated(host))
         touched = []
         try:
+            found = self.needed(self.owned)
             for dummy in range(ROUNDS):
-                found = self.needed()
                 touched += [edit.path for edit in found]
                 new = [edit.path for edit in found] + loader.generated(host)
                 before.update(edits.kept(host, [path for path in new if path not in before]))
@@ -319,10 +319,11 @@ class _Plan:
                 record.write(host, record.new(loader.NAME, self.everything(), True, self.originals))
                 edits.write(host, found)
                 loader.generate(host)
-                if not self.needed():
+                found = self.needed(self.everything())
+                if not found:
                     break
             else:
-                raise HostError("after %d rounds %s would still be changed" % (ROUNDS, self.needed()[0].path))
+                raise HostError("after %d rounds %s would still be changed" % (ROUNDS, found[0].path))
             self.look()
             reasons = self.lacks()
             if reasons:

@@ -8,8 +8,11 @@ The stand-in sources the settings with a shell and runs each script of /etc/grub
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
+import tempfile
 
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub_menu
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, Result
@@ -27,6 +30,9 @@ menuentry 'mine' {
 
 DEFAULTS = 'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\nGRUB_CMDLINE_LINUX="console=ttyS0 intel_iommu=off"\n'
 CMDLINE = "BOOT_IMAGE=/boot/vmlinuz-6.1.0-50-amd64 root=UUID=1 ro console=ttyS0 intel_iommu=off quiet\n"
+
+TEMPLATES = {}
+"""Trees that were made before, by how they were asked: a copy is quicker than the shell."""
 
 BLOCK = "# GRUB Environment Block\n"
 
@@ -131,6 +137,19 @@ class GrubHost(Host):
         self.abstraction = ""
         self.filesystem = "ext2"
         self.boot_prefix = "/boot"
+        kind = (prefix, drop_ins, defaults)
+        if kind not in TEMPLATES:
+            here, self.root = self.root, tempfile.mkdtemp(prefix="grub-host-")
+            atexit.register(shutil.rmtree, self.root, True)
+            self._prefix = self.root
+            self.install(defaults)
+            TEMPLATES[kind], self.root = self.root, here
+            self._prefix = here
+        shutil.copytree(TEMPLATES[kind], self.root, dirs_exist_ok=True)
+        self.calls.clear()
+
+    def install(self, defaults):
+        prefix, drop_ins = self.prefix, self.drop_ins
         self.write("/proc/cmdline", CMDLINE)
         self.write("/etc/default/grub", defaults)
         source = "for x in ${sysconfdir}/default/grub.d/*.cfg ; do\n" if drop_ins else ""
@@ -151,7 +170,6 @@ class GrubHost(Host):
         self.write("/boot/vmlinuz-6.1.0-50-amd64.dpkg-new", "")
         self.write(self.menu, "", mode=0o600)
         self.mkconfig([prefix + "-mkconfig", "-o", self.menu])
-        self.calls.clear()
 
     @staticmethod
     def shown(name):

@@ -1,0 +1,222 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every boot loader backend has to do, shown on a recorded host.
+
+``make()`` gives a fresh recorded host that was started by the loader, with at least one kernel, and on
+which the loader's commands have stand-ins. Each function is one promise and fails by assertion:
+
+    @pytest.mark.parametrize("promise", loader_contract.PROMISES)
+    def test_contract(tmp_path_factory, promise):
+        promise(lambda: MyHost(str(tmp_path_factory.mktemp("host"))), "grubby")
+
+``broken(host)`` makes the loader's generator fail; leave it out where there is none. ``ignore``: paths
+that are not looked at when trees are compared (what the stand-in itself leaves, say a log).
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, loader, record, tokens
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+
+WANTED = ("vfio_contract=1", "iommu.contract=a,b")
+OTHER = ("iommu.contract=a,b", "vfio_later=2")
+
+
+class Killed(BaseException):
+    """Nothing catches it: what a SIGKILL leaves."""
+
+
+def tree(host, ignore=()):
+    """``{path: (content or link, mode)}`` of everything on the host."""
+    found = {}
+    for folder, names, files in os.walk(host.root):
+        for name in files + [name for name in names if os.path.islink(os.path.join(folder, name))]:
+            outside = os.path.join(folder, name)
+            path = outside[len(host.root):]
+            if path in ignore:
+                continue
+            if os.path.islink(outside):
+                found[path] = (os.readlink(outside), None)
+            else:
+                with open(outside, "rb") as handle:
+                    found[path] = (handle.read(), os.stat(outside).st_mode & 0o7777)
+    return found
+
+
+def go(host, parameters=WANTED, state="present", check=False, **more):
+    asked = {"parameters": list(parameters), "state": state, "loader": "auto"}
+    return cmdline.run(host, dict(asked, **more), check)
+
+
+def managed(host, name):
+    return [entry for entry in cmdline.backend(name).view(host)["entries"] if entry["managed"]]
+
+
+def in_force(host, name, wanted):
+    """The tokens are on each ordinary entry, for the next kernel too, and nothing else has moved."""
+    seen = cmdline.backend(name).view(host)
+    assert seen["problems"] == []
+    assert managed(host, name)
+    for entry in managed(host, name):
+        assert tokens.lacking(entry["tokens"], wanted) == [], entry["title"]
+    settings = cmdline.backend(name).configured(host)[0]
+    assert settings is None or tokens.lacking(settings, wanted) == []
+    for entry in seen["entries"]:
+        if (entry["id"] or "").startswith(loader.FALLBACK_ID):
+            assert not entry["managed"] and not entry["default"] and entry["recovery"]
+            assert loader.OFF in entry["tokens"]
+            assert not set(entry["tokens"]) & set(wanted)
+
+
+def same_tree(host, before, ignore):
+    after = tree(host, ignore)
+    assert sorted(after) == sorted(before)
+    assert [path for path in before if before[path] != after[path]] == []
+
+
+# -- the promises --------------------------------------------------------------------------
+
+
+def is_detected(make, name, **more):
+    """By what booted, and no other backend claims the host."""
+    assert cmdline.detect(make())[0].NAME == name
+
+
+def applies_once(make, name, ignore=(), **more):
+    """Check mode writes no byte and says what happens; then it happens; the second time there is nothing to do."""
+    host = make()
+    before = tree(host, ignore)
+    old = {entry["id"]: entry["tokens"] for entry in managed(host, name)}
+    predicted = go(host, check=True)
+    same_tree(host, before, ignore)
+    done = go(host)
+    assert predicted["changed"] is done["changed"] is True
+    assert predicted["diff"] == done["diff"]
+    in_force(host, name, WANTED)
+    for entry in managed(host, name):
+        if entry["id"] in old:
+            assert tokens.in_order(entry["tokens"], old[entry["id"]])
+    assert done["owned"] == list(WANTED)
+    after = tree(host, ignore)
+    again = go(host)
+    assert (again["changed"], again["diff"], again["regenerated_because"]) == (False, [], [])
+    same_tree(host, after, ignore)
+    assert cmdline.backend(name).edits(host, list(WANTED), list(WANTED)) == []
+
+
+def comes_back(make, name, ignore=(), **more):
+    """``state: absent`` gives the tree back byte for byte; so does an empty list without a fallback entry."""
+    for parameters, state in (((), "absent"), ((), "present")):
+        host = make()
+        before = tree(host, ignore)
+        go(host)
+        predicted = go(host, parameters, state, check=True, fallback_entry=False)
+        done = go(host, parameters, state, fallback_entry=False)
+        assert predicted["changed"] is done["changed"] is True
+        assert predicted["diff"] == done["diff"]
+        same_tree(host, before, ignore)
+        assert go(host, parameters, state, fallback_entry=False)["changed"] is False
+
+
+def changes_its_mind(make, name, ignore=(), **more):
+    """Another list takes out exactly what is no longer in it, and the way back still is exact."""
+    host = make()
+    before = tree(host, ignore)
+    go(host)
+    go(host, OTHER)
+    in_force(host, name, OTHER)
+    for entry in managed(host, name):
+        assert WANTED[0] not in entry["tokens"]
+    assert go(host, OTHER)["changed"] is False
+    go(host, state="absent")
+    same_tree(host, before, ignore)
+
+
+def an_empty_list_matches_nothing(make, name, ignore=(), **more):
+    """With nothing of ours on the host an empty list changes nothing."""
+    host = make()
+    before = tree(host, ignore)
+    for state in ("present", "absent"):
+        assert go(host, (), state, fallback_entry=False)["changed"] is False
+        same_tree(host, before, ignore)
+
+
+def a_failing_generator_puts_everything_back(make, name, ignore=(), broken=None, **more):
+    if broken is None:
+        pytest.skip("nothing is generated")
+    for parameters, state in ((WANTED, "present"), (OTHER, "present"), ((), "absent")):
+        host = make()
+        if parameters != WANTED:
+            go(host)
+        broken(host)
+        before = tree(host, ignore)
+        with pytest.raises(HostError):
+            go(host, parameters, state)
+        same_tree(host, before, ignore)
+
+
+def a_killed_run_is_finished_by_the_next(make, name, ignore=(), **more):
+    """Killed after each single write, removal and command, on the way there and on the way back."""
+    for way in ("there", "back"):
+        point = 0
+        while True:
+            host = make()
+            before = tree(host, ignore)
+            if way == "back":
+                go(host)
+            killed = kill_after(host, point)
+            try:
+                go(host, state="present" if way == "there" else "absent")
+            except Killed:
+                pass
+            alive(host)
+            go(host, state="present" if way == "there" else "absent")
+            if way == "there":
+                in_force(host, name, WANTED)
+                assert record.read(host)["pending"] is False
+                assert go(host)["changed"] is False
+                go(host, state="absent")
+            same_tree(host, before, ignore)
+            if not killed():
+                break
+            point += 1
+        assert point > 1
+
+
+def kill_after(host, point):
+    """Have the host die right after its ``point``-th change. Returns a function that tells whether it did."""
+    count = [0]
+
+    def dying(real):
+        def call(*args, **kwargs):
+            found = real(*args, **kwargs)
+            count[0] += 1
+            if count[0] == point + 1:
+                raise Killed()
+            return found
+
+        return call
+
+    for method in ("write", "remove", "replace", "run"):
+        setattr(host, method, dying(getattr(host, method)))
+    return lambda: count[0] > point
+
+
+def alive(host):
+    for method in ("write", "remove", "replace", "run"):
+        delattr(host, method)
+
+
+PROMISES = (
+    is_detected,
+    applies_once,
+    comes_back,
+    changes_its_mind,
+    an_empty_list_matches_nothing,
+    a_failing_generator_puts_everything_back,
+    a_killed_run_is_finished_by_the_next,
+)
