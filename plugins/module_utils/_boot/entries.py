@@ -89,32 +89,55 @@ def edit(text, remove, add, base=None):
     """
     lines = text.splitlines(True)
     places = [index for index, line in enumerate(lines) if _key(line) == "options"]
-    emptied = set()
-    for token in reversed(list(remove)):
-        for index in reversed(places):
-            line = _without(lines[index], token)
-            if line is not None:
-                lines[index] = line
-                if not _spans(line):
-                    emptied.add(index)
-                break
     if add and not places:
         if base is None:
             raise ValueError("the entry has no line 'options'")
-        if lines and not lines[-1].endswith(("\n", "\r")):
-            lines[-1] += "\n"
-        lines.append("options %s\n" % tokens.join(list(base) + list(add)))
-    elif add:
+        return _ended(text) + "options %s\n" % tokens.join(list(base) + list(add))
+    emptied = _change(lines, places, remove, add, _behind_key)
+    return "".join(line for index, line in enumerate(lines) if index not in emptied)
+
+
+def edit_line(text, remove, add):
+    """The same for a file that is one command line in one line or several, as ``/etc/kernel/cmdline``."""
+    lines = text.splitlines(True)
+    places = [index for index, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
+    if not places:
+        return _ended(text) + tokens.join(add) + "\n" if add else text
+    emptied = _change(lines, places, remove, add, lambda line: 0)
+    return "".join(line for index, line in enumerate(lines) if index not in emptied)
+
+
+def line_tokens(text):
+    """Tokens of such a file; lines that begin with ``#`` are comments."""
+    return tokens.split("\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")))
+
+
+def _change(lines, places, remove, add, begin):
+    """Edit the lines at ``places``, tokens from ``begin(line)`` on; the places that have none left because of it."""
+    emptied = set()
+    for token in reversed(list(remove)):
+        for index in reversed(places):
+            line = _without(lines[index], token, begin)
+            if line is not None:
+                lines[index] = line
+                emptied.add(index)
+                break
+    if add:
         for index in places:
-            spans = _spans(lines[index])
-            ends = [start for start, end in spans if lines[index][start:end] == "--"]
+            line = lines[index]
+            ends = [start for start, end in _spans(line, begin) if line[start:end] == "--"]
             if ends:
-                lines[index] = lines[index][: ends[0]] + tokens.join(add) + " " + lines[index][ends[0]:]
+                lines[index] = line[: ends[0]] + tokens.join(add) + " " + line[ends[0]:]
                 break
         else:
-            body = lines[places[-1]].rstrip()
-            lines[places[-1]] = body + " " + tokens.join(add) + lines[places[-1]][len(body):]
-    return "".join(line for index, line in enumerate(lines) if index not in emptied or _spans(line))
+            line = lines[places[-1]]
+            body = line.rstrip()
+            lines[places[-1]] = body + (" " if body else "") + tokens.join(add) + line[len(body):]
+    return {index for index in emptied if not _spans(lines[index], begin)}
+
+
+def _ended(text):
+    return text if not text or text.endswith(("\n", "\r")) else text + "\n"
 
 
 def _key(line):
@@ -122,13 +145,16 @@ def _key(line):
     return match.group(1) if match else None
 
 
-def _spans(line):
-    """``[(start, end)]`` of the tokens in an ``options`` line, as the kernel cuts them."""
-    head = re.match(r"[ \t]*\S+", line).end()
+def _behind_key(line):
+    return re.match(r"[ \t]*\S+", line).end()
+
+
+def _spans(line, begin):
+    """``[(start, end)]`` of the tokens in a line, as the kernel cuts them."""
     found = []
     start = None
     quoted = False
-    for index in range(head, len(line)):
+    for index in range(begin(line), len(line)):
         char = line[index]
         if char.isspace() and (not quoted or char in "\r\n"):
             if start is not None:
@@ -143,13 +169,13 @@ def _spans(line):
     return found
 
 
-def _without(line, token):
+def _without(line, token, begin):
     """The line without the last such token and the space in front of it; None when it is not there."""
-    spans = _spans(line)
+    spans = _spans(line, begin)
     for start, end in reversed(spans):
         if line[start:end] != token:
             continue
-        if (start, end) == spans[0] and len(spans) > 1:
+        if (start, end) == spans[0] and (len(spans) > 1 or not begin(line)):
             following = len(line[end:]) - len(line[end:].lstrip(" \t"))
             return line[:start] + line[end + following:]
         return line[:start].rstrip(" \t") + line[end:]

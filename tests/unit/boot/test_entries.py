@@ -100,6 +100,28 @@ def test_options_without_a_value(text):
     assert entries.option_tokens(entries.parse(added)) == ["x=1"]
 
 
+@pytest.mark.parametrize(
+    "text, added",
+    [
+        ("root=1 ro\n", "root=1 ro x=1\n"),
+        ("root=1 ro", "root=1 ro x=1"),
+        ("  root=1\n\n# why\nquiet \t\n# end\n", "  root=1\n\n# why\nquiet x=1 \t\n# end\n"),
+        ("root=1 -- single\nro\n", "root=1 x=1 -- single\nro\n"),
+        ("# none\n", "# none\nx=1\n"),
+        ("", "x=1\n"),
+    ],
+)
+def test_a_file_that_is_one_command_line(text, added):
+    assert entries.edit_line(text, [], ["x=1"]) == added
+    assert entries.edit_line(added, ["x=1"], []) == text
+    assert entries.line_tokens(added).count("x=1") == 1
+
+
+def test_a_token_in_a_comment_of_such_a_file_stays():
+    assert entries.edit_line("# x=1\nx=1 a\n", ["x=1", "x=1"], []) == "# x=1\na\n"
+    assert entries.line_tokens("# x=1\nx=1 a\n") == ["x=1", "a"]
+
+
 def test_comments_are_no_options():
     assert entries.edit("# options a\noptions b\n", ["a"], ["c"]) == "# options a\noptions b c\n"
 
