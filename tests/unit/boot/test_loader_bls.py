@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls, grubby
+from ansible_collections.vfio.host.tests.unit.boot import loader_contract
 from ansible_collections.vfio.host.tests.unit.boot.stand_ins import grub_editenv, trees
 from ansible_collections.vfio.host.tests.unit.boot.stand_ins.machine import Machine, apply, evidence, lines
 
@@ -68,11 +69,15 @@ def test_there_and_back(host):
 def test_what_makes_the_next_boot_unsafe_is_told(host):
     host.remove("/boot/initramfs-6.9.4-200.fc40.x86_64.img")
     host.write("/boot/vmlinuz-7.0", "")
-    host.write("/boot/grub2/grubenv", trees.block("saved_entry=gone\n"))
     problems = "\n".join(bls.view(host)["problems"])
     assert "/initramfs-6.9.4-200.fc40.x86_64.img does not exist" in problems
     assert "the installed kernel 7.0 has no entry" in problems
-    assert "saved_entry is 'gone'" in problems
+
+
+def test_a_saved_entry_that_is_gone_means_the_first(host):
+    host.write("/boot/grub2/grubenv", trees.block("saved_entry=gone\n"))
+    default = [entry["kernel"] for entry in bls.view(host)["entries"] if entry["default"]]
+    assert default == ["6.9.4-200.fc40.x86_64"]
 
 
 @pytest.mark.parametrize(
@@ -97,3 +102,8 @@ def test_one_line_of_tokens(text, expected):
 
 def test_names_that_only_look_like_ours_are_left():
     assert bls.edit_line("xn=1 n=12 n=1 n=1.\n", [], ["n=1"]) == "xn=1 n=12 n=1.\n"
+
+
+@pytest.mark.parametrize("promise", loader_contract.PROMISES, ids=lambda promise: promise.__name__)
+def test_the_promises_of_every_loader(tmp_path_factory, promise):
+    promise(lambda: trees.fedora(Machine(tmp_path_factory.mktemp("host"))), "bls")

@@ -7,6 +7,7 @@ import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot import edits, entries, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls, grubby
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError, Result
+from ansible_collections.vfio.host.tests.unit.boot import loader_contract
 from ansible_collections.vfio.host.tests.unit.boot.stand_ins import grub_editenv
 from ansible_collections.vfio.host.tests.unit.boot.stand_ins import grubby as stand_in
 from ansible_collections.vfio.host.tests.unit.boot.stand_ins import trees
@@ -430,3 +431,9 @@ def test_the_block_is_written_as_grub_editenv_writes_it(tmp_path, value):
         bls.set_environment(before, "n", "z" * 1000)
     with pytest.raises(ValueError, match="no environment block"):
         bls.set_environment("x", "n", "1")
+
+
+@pytest.mark.parametrize("tree", ["fedora", "rhel8"])
+@pytest.mark.parametrize("promise", loader_contract.PROMISES, ids=lambda promise: promise.__name__)
+def test_the_promises_of_every_loader(tmp_path_factory, promise, tree):
+    promise(lambda: getattr(trees, tree)(Machine(tmp_path_factory.mktemp("host"), TOOLS)), "grubby")

@@ -250,7 +250,7 @@ def _outside(host, folder, path):
 
 
 def _default_name(host, items, known):
-    """Name of the entry that boots when nobody chooses, or None."""
+    """Name of the entry that boots when nobody chooses, or None. GRUB takes the first where the chosen one is gone."""
     if not items:
         return None
     fixed = re.findall(r"^\s*set default=\"([^\"$]+)\"", menu_text(host), re.M)
@@ -259,11 +259,11 @@ def _default_name(host, items, known):
         wanted = fixed[-1] if fixed else ""
     if not wanted or wanted.isdigit():
         index = int(wanted or 0)
-        return items[index]["name"] if index < len(items) else None
+        return items[index if index < len(items) else 0]["name"]
     for item in items:
         if wanted in (item["name"], entries.first(item["fields"], "title")):
             return item["name"]
-    return None
+    return items[0]["name"]
 
 
 # -- the interface: what is there --------------------------------------------------------------
@@ -435,7 +435,7 @@ def view(host):
         linux = entries.first(fields, "linux")
         if linux and _outside(host, folder, linux) is None:
             missing.insert(0, linux)
-        if missing:
+        if missing and managed:
             problems.append("%s: %s does not exist" % (item["path"], ", ".join(missing)))
         if unknown and managed:
             problems.append("%s: nothing gives a value to $%s" % (item["path"], ", $".join(unknown)))
@@ -444,8 +444,6 @@ def view(host):
             default=item["name"] == default, initrds=[image for image in images if image],
             recovery=_rescue(item) or item["id"].startswith(FALLBACK_ID), source=item["path"],
         ))  # fmt: skip
-    if default is None:
-        problems.append("what boots by default cannot be told: saved_entry is %r" % known.get("saved_entry"))
     with_entry = [one["kernel"] for one in found if not ours(one["id"])]
     for name in host.listdir("/boot"):
         version = name[len("vmlinuz-"):]
@@ -516,11 +514,7 @@ def _own_edit(host, name, text):
     return [] if before == text else [Edit(path, before, text)]
 
 
-def trial_obstacles(host):
-    reasons = grub_common.trial_obstacles(host)
-    if folders(host) and _default_name(host, read_entries(host), values(host)) is None:
-        reasons.append("what boots by default cannot be told, so what a trial would come back to is not known")
-    return reasons
+trial_obstacles = grub_common.trial_obstacles
 
 
 def trial(host, kernel, image, line):
