@@ -22,6 +22,8 @@ def broken(host):
 
 HOSTS = {
     "grub": {},
+    "grub_in_place": {"drop_ins": False},
+    "grub_in_place grub2": {"drop_ins": False, "prefix": "grub2", "defaults": "A=1\nGRUB_CMDLINE_LINUX_DEFAULT='quiet  '"},
 }
 
 
