@@ -1,0 +1,185 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Recorded hosts that systemd-boot started: with kernel-install as on Debian 13, by hand as on Arch, with UKIs.
+
+``kernel-install`` and ``bootctl`` have stand-ins that do what systemd 257's do to the files.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ansible_collections.vfio.host.plugins.module_utils._boot import booted, entries, pe
+from ansible_collections.vfio.host.plugins.module_utils._host import Host, Result
+from ansible_collections.vfio.host.tests.unit.boot import uki_files
+
+MACHINE = "0123456789abcdef0123456789abcdef"
+UUID = "11111111-2222-3333-4444-555555555555"
+OLD, NEW = "6.12.48-amd64", "6.12.57-amd64"
+LINE = "root=UUID=1 ro console=ttyS0 quiet"
+
+ENTRY = """\
+# Boot Loader Specification type#1 entry
+# File created by /usr/lib/kernel/install.d/90-loaderentry.install (systemd 257.13-1~deb13u1)
+title      Debian GNU/Linux 13 (trixie)
+version    %(version)s
+machine-id %(machine)s
+sort-key   debian
+options    %(line)s systemd.machine_id=%(machine)s
+linux      /%(machine)s/%(version)s/linux
+initrd     /%(machine)s/%(version)s/initrd.img-%(version)s
+"""
+OTHER_SYSTEM = """\
+title      Another Linux
+version    9.9.9
+machine-id ffffffffffffffffffffffffffffffff
+sort-key   aaa
+options    root=UUID=2 ro
+linux      /ffffffffffffffffffffffffffffffff/9.9.9/linux
+"""
+ARCH = """\
+title   Arch Linux
+linux   /vmlinuz-linux
+initrd  /intel-ucode.img
+initrd  /initramfs-linux%s.img
+options root=UUID=1 rw quiet
+"""
+
+
+class LoaderHost(Host):
+    """``calls``: the commands that ran. ``fail``: None, or a callable in the place of kernel-install."""
+
+    def __init__(self, root):
+        super().__init__(root, commands=self.command)
+        self.calls = []
+        self.fail = None
+
+    def variable(self, name, value):
+        self.put("%s/%s-%s" % (booted.EFIVARS, name, booted.LOADER_GUID), b"\x07\0\0\0" + value)
+
+    def text_variable(self, name, text):
+        self.variable(name, (text + "\0").encode("utf-16-le"))
+
+    def put(self, path, data):
+        """A file, without the pains that Host.write takes."""
+        path = self.root + path
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as handle:
+            handle.write(data if isinstance(data, bytes) else data.encode())
+
+    def started_by(self, entry, esp, stub=None, info="systemd-boot 257.13-1~deb13u1"):
+        self.text_variable("LoaderInfo", info)
+        self.text_variable("LoaderEntrySelected", entry)
+        self.text_variable("LoaderDevicePartUUID", UUID)
+        self.variable("LoaderFeatures", (0x1FFF).to_bytes(8, "little"))
+        if stub:
+            self.text_variable("StubInfo", stub)
+        self.put("/proc/self/mountinfo", (
+            "22 1 254:2 / / rw,relatime shared:1 - ext4 /dev/vda2 rw\n"
+            "23 22 0:20 / /sys rw - sysfs sysfs rw\n"
+            "24 23 0:21 / /sys/firmware/efi/efivars rw,nosuid - efivarfs efivarfs rw\n"
+            "60 22 254:1 / %s rw,relatime shared:99 - vfat /dev/vda1 rw,fmask=0077\n" % esp
+        ))  # fmt: skip
+        os.makedirs(self.root + "/dev/disk/by-partuuid")
+        os.symlink("../../vda1", self.root + "/dev/disk/by-partuuid/" + UUID)
+        self.put("/proc/cmdline", "initrd=\\x " + LINE + "\n")
+        self.put("/etc/machine-id", MACHINE + "\n")
+        self.put("/etc/os-release", 'ID=debian\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\nVERSION_ID=13\n')
+        for name in ("bootctl", "kernel-install"):
+            self.put("/usr/bin/" + name, "")
+
+    def command(self, argv, stdin, env=None):
+        self.calls.append(argv)
+        if argv[:2] == ["bootctl", "set-oneshot"]:
+            self.text_variable("LoaderEntryOneShot", argv[-1])
+            return Result(argv, 0)
+        if argv[0] == "kernel-install":
+            return self.fail(argv, env or {}) if self.fail else self.kernel_install(argv, env or {})
+        return Result(argv, 127, "", "no stand-in for this")
+
+    def kernel_install(self, argv, env):
+        return Result(argv, 1, "", "no stand-in for this")
+
+    def line(self):
+        text = self.read("/etc/kernel/cmdline")
+        return " ".join(entries.line_tokens(LINE if text is None else text))
+
+
+class Debian(LoaderHost):
+    """Debian 13, the EFI partition at /boot/efi, two kernels, and another system's entry."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.started_by("%s-%s.conf" % (MACHINE, NEW), "/boot/efi")
+        self.put("/boot/efi/EFI/systemd/systemd-bootx64.efi", "")
+        self.put("/boot/efi/loader/loader.conf", "timeout 3\n#console-mode keep\n")
+        self.put("/boot/efi/loader/entries.srel", "type1\n")
+        self.put("/boot/efi/loader/entries/other-9.9.9.conf", OTHER_SYSTEM)
+        self.put("/boot/efi/loader/loader.conf", "default %s-*\n" % MACHINE)
+        for version in (OLD, NEW):
+            self.install(version)
+        self.calls.clear()
+
+    def install(self, version):
+        """As the kernel's package and its postinst do."""
+        self.put("/lib/modules/%s/modules.dep" % version, "")
+        self.put("/boot/vmlinuz-" + version, uki_files.kernel(version))
+        self.put("/boot/initrd.img-" + version, "initrd " + version)
+        self.kernel_install(["kernel-install", "add", version, "/boot/vmlinuz-" + version], {})
+
+    def kernel_install(self, argv, env):
+        version = argv[2]
+        root = env.get("BOOT_ROOT", "/boot/efi")
+        folder = "%s/%s/%s" % (root, MACHINE, version)
+        self.put(folder + "/linux", self.read_bytes("/boot/vmlinuz-" + version))
+        self.put(folder + "/initrd.img-" + version, self.read_bytes("/boot/initrd.img-" + version))
+        values = {"version": version, "machine": MACHINE, "line": self.line()}
+        self.put("%s/loader/entries/%s-%s.conf" % (root, MACHINE, version), ENTRY % values)
+        return Result(argv, 0)
+
+
+class Arch(LoaderHost):
+    """Arch with entries by hand, the EFI partition at /boot."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.started_by("arch.conf", "/boot", info="systemd-boot 257.6-1-arch")
+        self.put("/boot/EFI/systemd/systemd-bootx64.efi", "")
+        self.put("/boot/loader/loader.conf", "timeout 3\n")
+        self.put("/boot/loader/entries/arch.conf", ARCH % "")
+        self.put("/boot/loader/entries/arch-fallback.conf", ARCH % "-fallback")
+        self.put("/boot/loader/entries/void.conf", OTHER_SYSTEM.replace("machine-id", "#"))
+        self.put("/boot/vmlinuz-linux", uki_files.kernel("6.17.8-arch1-1"))
+        self.put("/lib/modules/6.17.8-arch1-1/vmlinuz", uki_files.kernel("6.17.8-arch1-1"))
+        for name in ("intel-ucode", "initramfs-linux", "initramfs-linux-fallback"):
+            self.put("/boot/%s.img" % name, name)
+        self.put("/boot/loader/loader.conf", "default arch.conf\n")
+
+
+class DebianUki(LoaderHost):
+    """Debian 13 with layout=uki, the EFI partition at /efi, two kernels."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.started_by("%s-%s.efi" % (MACHINE, NEW), "/efi", stub="systemd-stub 257.13-1~deb13u1")
+        self.put("/efi/EFI/systemd/systemd-bootx64.efi", "")
+        self.put("/efi/loader/loader.conf", "")
+        self.put("/etc/kernel/install.conf", "layout=uki\nuki_generator=ukify\n")
+        self.put("/usr/bin/ukify", "")
+        for version in (OLD, NEW):
+            self.put("/lib/modules/%s/modules.dep" % version, "")
+            self.put("/boot/vmlinuz-" + version, uki_files.kernel(version))
+            self.put("/boot/initrd.img-" + version, "initrd " + version)
+            self.kernel_install(["kernel-install", "add", version, "/boot/vmlinuz-" + version], {})
+        self.calls.clear()
+
+    def kernel_install(self, argv, env):
+        version = [word for word in argv if not word.startswith("-")][2]
+        line = " %s systemd.machine_id=%s" % (self.line(), MACHINE)
+        image = uki_files.uki(version, line, initrd=self.read_bytes("/boot/initrd.img-" + version))
+        self.put("%s/EFI/Linux/%s-%s.efi" % (env.get("BOOT_ROOT", "/efi"), MACHINE, version), image)
+        return Result(argv, 0)
+
+    def uki(self, version):
+        return pe.uki(self, "/efi/EFI/Linux/%s-%s.efi" % (MACHINE, version))
