@@ -38,6 +38,7 @@ LIST_KEYS = frozenset(
         "rd.systemd.mask",
         "rd.systemd.wants",
         "rd.znet",
+        "rdblacklist",
         "systemd.mask",
         "systemd.setenv",
         "systemd.wants",
@@ -46,6 +47,18 @@ LIST_KEYS = frozenset(
     )
 )
 """Keys that may be given several times and mean all of it (names as :func:`key` returns them)."""
+
+COMMA_LIST_KEYS = frozenset(
+    (
+        "initcall_blacklist",
+        "modprobe.blacklist",
+        "rd.driver.blacklist",
+        "rd.driver.post",
+        "rd.driver.pre",
+        "rdblacklist",
+    )
+)
+"""Those of them whose one occurrence may hold several, with commas between."""
 
 LIST_PREFIXES = ("rd.luks.", "luks.")
 """Whole families of such keys (``rd.luks.uuid``, ``rd.luks.name``, ``rd.luks.options``)."""
@@ -215,11 +228,10 @@ def has(tokens, wanted):
     if name in (SIZE, PAGES):
         return any(same_value(name, value(token), value(wanted)) for token in same)
     if is_list(name):
-        given = set()
-        for token in same:
-            given.add(value(token))
-            given.update((value(token) or "").split(","))
-        return bool(same) and (value(wanted) in given or set((value(wanted) or "").split(",")) <= given)
+        if name not in COMMA_LIST_KEYS:
+            return any(value(token) == value(wanted) for token in same)
+        given = {part for token in same for part in _parts(token)}
+        return bool(same) and set(_parts(wanted)) <= given
     if name in LAST_LIST_KEYS:
         return bool(same) and set(_parts(wanted)) <= set(_parts(same[-1]))
     return bool(same) and same_value(name, value(same[-1]), value(wanted))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline
 from ansible_collections.vfio.host.plugins.module_utils._boot import record
+from ansible_collections.vfio.host.plugins.module_utils._boot.loader import FALLBACK_ID
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, grub_common, grub_menu
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError, Result
 from ansible_collections.vfio.host.tests.unit.boot.grub_host import CMDLINE, CUSTOM, GrubHost
@@ -96,9 +97,9 @@ def test_a_killed_removal_is_finished_by_the_next_run(host):
     with pytest.raises(Killed):
         go(host, state="absent")
     host.fail = None
-    assert host.read(grub.DROP_IN) is not None
+    assert record.read(host)["pending"] is True
     assert go(host, state="absent")["changed"] is True
-    assert not host.exists(grub.DROP_IN)
+    assert not host.exists(grub.DROP_IN) and not host.exists(record.PATH)
     assert "intel_iommu=on" not in host.read(MENU)
 
 
@@ -155,10 +156,20 @@ def test_absent_takes_out_exactly_ours(host):
 
 
 def test_an_empty_list_owns_nothing(host):
-    assert go(host, [])["changed"] is False
+    assert go(host, [], fallback_entry=False)["changed"] is False
     go(host)
     assert go(host, [])["changed"] is True
     assert not host.exists(grub.DROP_IN)
+
+
+def test_with_nothing_asked_there_still_is_a_way_in(host):
+    """Where the IOMMU is on by itself nothing is asked, and devices are bound all the same."""
+    result = go(host, [])
+    assert result["changed"] is True and result["owned"] == []
+    safe = [entry for entry in result["next_boot"] if entry["id"].startswith(FALLBACK_ID)]
+    assert [entry["kernel"] for entry in safe] == ["6.1.0-50-amd64", "6.0.0-1-amd64"]
+    assert all(entry["tokens"][-1] == "vfio_host=off" for entry in safe)
+    assert go(host, [])["changed"] is False
 
 
 def test_a_foreign_file_in_our_place_is_refused(host):
@@ -182,7 +193,9 @@ def test_auto_refuses_what_grub_did_not_boot(host):
     "path, text, reason",
     [
         ("/etc/default/grub", None, "no /etc/default/grub"),
-        ("/usr/sbin/update-grub", None, "neither update-grub"),
+        ("/usr/sbin/grub-mkconfig", None, "neither grub-mkconfig"),
+        ("/usr/sbin/update-grub", "#!/bin/sh\nmy-own-tool\n", "does not run grub-mkconfig"),
+        (MENU, "insmod blscfg\nblscfg\n", "from /boot/loader/entries"),
         ("/etc/default/grub", "GRUB_ENABLE_BLSCFG=true\n", "GRUB_ENABLE_BLSCFG"),
         ("/etc/kernel/proxmox-boot-uuids", "1\n", "proxmox-boot-tool"),
     ],
@@ -213,6 +226,5 @@ def test_a_default_entry_of_others_is_warned_of(host):
 
 def test_grub_mkconfig_does_where_there_is_no_update_grub(host):
     host.remove("/usr/sbin/update-grub")
-    host.write("/usr/sbin/grub-mkconfig", "")
     go(host)
-    assert host.calls == [["grub-mkconfig", "-o", "/boot/grub/grub.cfg"]]
+    assert host.calls == [GENERATE]

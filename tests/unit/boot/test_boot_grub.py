@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, grub_common, grub_menu
-from ansible_collections.vfio.host.tests.unit.boot.grub_host import CUSTOM, menu_text
+from ansible_collections.vfio.host.tests.unit.boot.grub_host import CUSTOM, GrubHost, menu_text
+
+MENU = "/boot/grub/grub.cfg"
+UUID = "11111111-2222-3333-4444-555555555555"
 
 
 def test_the_menu_of_debian_12():
@@ -20,41 +23,53 @@ def test_the_menu_of_debian_12():
         ("1>3", "6.0.0-1-amd64", True),
     ]
     assert menu["entries"][0]["tokens"] == ["root=/dev/sda1", "ro", "console=ttyS0", "intel_iommu=off", "quiet"]
-    assert len(grub.managed(menu)) == 3
+    assert len([entry for entry in menu["entries"] if grub_menu.ordinary(entry)]) == 3
     assert grub_menu.default_entry(menu)["title"] == "Debian GNU/Linux"
 
 
 def test_default_by_identifier_below_a_submenu():
-    menu = grub_menu.parse_menu(menu_text().replace('set default="0"', 'set default="gnulinux-advanced-x>%s"' % (
-        "gnulinux-6.0.0-1-amd64-advanced-11111111-2222-3333-4444-555555555555")))
+    menu = grub_menu.parse_menu(menu_text().replace('set default="0"', 'set default="gnulinux-advanced-%s>gnulinux-6.0.0-1-amd64-advanced-%s"' % (
+        (UUID, UUID))))
     assert grub_menu.default_entry(menu)["kernel"] == "6.0.0-1-amd64"
 
 
+@pytest.fixture
+def host(tmp_path):
+    return GrubHost(str(tmp_path))
+
+
 @pytest.mark.parametrize("cut", [200, 4000, 5000])
-def test_a_menu_that_was_cut_is_not_complete(cut):
-    menu = grub_menu.parse_menu(menu_text()[:cut])
-    assert menu["complete"] is False
-    assert any("ends in the middle" in reason for reason in grub.missing_in(menu, [], []))
+def test_a_menu_that_was_cut_is_not_complete(host, cut):
+    assert grub_menu.parse_menu(menu_text()[:cut])["complete"] is False
+    host.write(MENU, menu_text()[:cut])
+    assert any("ends in the middle" in reason for reason in grub.view(host)["problems"])
 
 
-def test_missing_names_entry_and_kernel():
-    menu = grub_menu.parse_menu(menu_text())
-    assert grub.missing_in(menu, ["6.1.0-50-amd64", "6.0.0-1-amd64"], ["quiet"]) == []
-    reasons = grub.missing_in(menu, ["6.9"], ["intel_iommu=on"])
-    assert len(reasons) == 4
-    assert "no entry for the installed kernel 6.9" in reasons[0]
-    assert grub.missing_in(None, [], []) == ["/boot/grub/grub.cfg cannot be read"]
+def test_the_stand_in_makes_what_debian_made(host):
+    assert host.read(MENU) == menu_text()
 
 
-def test_entries_of_others_do_not_count():
-    menu = grub_menu.parse_menu(menu_text() + CUSTOM)
-    assert menu["complete"] is True
-    assert grub.missing_in(menu, ["6.1.0-50-amd64"], ["quiet"]) == []
+def test_problems_name_entry_and_kernel(host):
+    assert grub.view(host)["problems"] == []
+    host.write("/boot/vmlinuz-6.9", "")
+    host.remove("/boot/initrd.img-6.1.0-50-amd64")
+    problems = grub.view(host)["problems"]
+    assert problems[0] == MENU + " has no entry for the installed kernel 6.9"
+    assert "'Debian GNU/Linux' of %s: /boot/initrd.img-6.1.0-50-amd64 is not there" % MENU in problems[1]
+    host.remove(MENU)
+    assert grub.view(host)["problems"] == [MENU + " cannot be read"]
 
 
-def test_a_menu_without_entries_of_10_linux_is_missing():
-    menu = grub_menu.parse_menu("### BEGIN /etc/grub.d/00_header ###\n### END /etc/grub.d/00_header ###\n")
-    assert grub.missing_in(menu, [], []) == ["/boot/grub/grub.cfg has no entry from /etc/grub.d/10_linux"]
+def test_entries_of_others_are_seen_and_not_managed(host):
+    host.write(MENU, menu_text() + CUSTOM)
+    seen = grub.view(host)
+    assert seen["problems"] == []
+    assert [(entry["title"], entry["managed"]) for entry in seen["entries"]][-1] == ("mine", False)
+
+
+def test_a_menu_without_entries_of_10_linux_is_a_problem(host):
+    host.write(MENU, "### BEGIN /etc/grub.d/00_header ###\n### END /etc/grub.d/00_header ###\n")
+    assert grub.view(host)["problems"] == [MENU + " has no entry from /etc/grub.d/10_linux"]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +109,7 @@ def test_where_a_setting_comes_from():
 
 def test_record_and_render_agree():
     assert grub.parse_record(grub.render(["a=b", "c"])) == ["a=b", "c"]
-    assert grub.parse_record(grub.render([], pending=True)) == []
+    old = grub.render(["a=b"]).split("# what")[0] + "# pending: not generated\n"
+    assert grub.parse_record(old) == ["a=b"]
     with pytest.raises(ValueError, match="not from this collection"):
         grub.parse_record("GRUB_TIMEOUT=1\n")
