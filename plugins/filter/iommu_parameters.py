@@ -11,16 +11,21 @@ version_added: "0.1.0"
 author:
   - vfio.host contributors (@vfio-host)
 description:
-  - V(intel_iommu=on) where the firmware has a DMAR table, and nothing where it has an IVRS table. An AMD IOMMU is on
-    by default, and C(amd_iommu=on) is not a valid value.
+  - V(intel_iommu=on) where the firmware has a DMAR table and the kernel leaves the IOMMU off by itself, or does for all
+    one knows, or has V(intel_iommu=off) on its command line, which a later V(intel_iommu=on) outweighs.
+  - Nothing where the firmware has an IVRS table. An AMD IOMMU is on by default, and C(amd_iommu=on) is not a valid value.
   - The answer does not depend on whether the IOMMU is active already, so that it stays the same from run to run.
-  - Fails when the firmware offers no IOMMU.
+  - Fails when the firmware offers no IOMMU, and when the command line has what no parameter outweighs (V(iommu=off),
+    V(amd_iommu=off)) or what vfio refuses (V(intremap=off)).
 options:
   _input:
     description:
       - The machine document, RV(vfio.host.iommu_info#module:machine).
     type: dict
     required: true
+seealso:
+  - plugin: vfio.host.kernel_parameters
+    plugin_type: filter
 """
 
 EXAMPLES = r"""

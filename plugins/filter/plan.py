@@ -42,13 +42,24 @@ options:
     description:
       - Findings that are accepted, each by C(code) for exactly one C(device), the address of a function. An
         acknowledged finding no longer refuses the plan.
+      - A finding about the host as a whole is accepted by C(code) and C(host), the word that the finding has there,
+        like V({code: VH142, host: acs_override}).
     type: list
     elements: dict
     default: []
+  kernel:
+    description:
+      - What is asked of the kernel command line, the options of P(vfio.host.kernel_parameters#filter). C(iommu) is by
+        default whether there are O(devices). What does not fit the machine is a finding.
+    type: dict
+    default: {}
+    version_added: "0.3.0"
 seealso:
   - plugin: vfio.host.report
     plugin_type: filter
   - plugin: vfio.host.verify
+    plugin_type: filter
+  - plugin: vfio.host.kernel_parameters
     plugin_type: filter
 """
 
@@ -79,6 +90,8 @@ _value:
       refused plan too.
     - C(findings) has the findings, the worst first, each with C(code), C(severity) (V(refuse), V(warn), V(info)),
       C(title), C(evidence), C(remedy), C(docs), C(acknowledged), and C(device) or C(host).
+    - C(parameters) has the tokens for the kernel command line, C(hugepages) the pools for M(vfio.host.hugepages), and
+      C(notes) what is worth knowing of both, see P(vfio.host.kernel_parameters#filter).
     - C(refused) is V(true) when a finding refuses the plan.
   type: dict
 """
@@ -88,7 +101,7 @@ from ansible_collections.vfio.host.plugins.plugin_utils._filters import call, pl
 from ansible_collections.vfio.host.plugins.plugin_utils._jmespath import matching
 
 
-def plan(machine, devices, acknowledge=None):
+def plan(machine, devices, acknowledge=None, kernel=None):
     return call(
         "plan",
         make_plan,
@@ -96,6 +109,7 @@ def plan(machine, devices, acknowledge=None):
         plain(devices, "vfio.host.plan: devices"),
         plain([] if acknowledge is None else acknowledge, "vfio.host.plan: acknowledge"),
         matching,
+        plain({} if kernel is None else kernel, "vfio.host.plan: kernel"),
     )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import normalise, sort_key
 from ansible_collections.vfio.host.plugins.module_utils._assignment.closure import Groups, close
+from ansible_collections.vfio.host.plugins.module_utils._assignment.parameters import (
+    NO_TABLE, OVERRIDE, OVERRIDE_HOST, kernel_parameters, override_text)
 from ansible_collections.vfio.host.plugins.module_utils._assignment.selectors import check_spec, functions_of, select
 from ansible_collections.vfio.host.plugins.module_utils._findings.finding import View, on_device, on_host, rank
 from ansible_collections.vfio.host.plugins.module_utils._findings.rules import RULES, evaluate, finding
@@ -17,13 +19,15 @@ from ansible_collections.vfio.host.plugins.module_utils._findings.rules import R
 IDENTITY = ("address", "vendor", "device", "subsystem_vendor", "subsystem_device", "class", "serial")
 
 
-def make_plan(machine, devices, acknowledge, matcher):
-    """``{devices, identities, findings, refused}`` for the device entries of the user.
+def make_plan(machine, devices, acknowledge, matcher, kernel=None):
+    """``{devices, identities, parameters, hugepages, notes, findings, refused}`` for the entries of the user.
 
     :param machine: machine document, schema 2.
     :param devices: list of device entries, see selectors.check_spec.
-    :param acknowledge: list of ``{code, device: address}``.
+    :param acknowledge: list of ``{code, device: address}`` or ``{code, host: word}``.
     :param matcher: ``(expression, functions) -> functions``.
+    :param kernel: what is asked of the kernel, see parameters.OPTIONS; ``iommu`` is by default whether there are
+        devices.
     ``identities`` is filled for a refused plan too: look at ``refused`` first.
     Raises ValueError with every bad entry, one paragraph each.
     """
@@ -63,14 +67,33 @@ def make_plan(machine, devices, acknowledge, matcher):
         if len(owners[address]) > 1:
             findings.append(finding("VH131", on_device(
                 address, "%s is selected by %s" % (address, " and ".join(owners[address])))))
+    made = kernel_parameters(machine, dict({"iommu": bool(selections)}, **kernel or {}), set(owners),
+                             (OVERRIDE, OVERRIDE_HOST) in asked)
+    findings += _kernel_findings(machine, made, {f["code"] for f in findings})
     given = {a for a in owners if groups.functions[a].get("driver") == "vfio-pci"}
     findings = sorted(_acknowledge(findings, asked, given), key=rank)
     return {
         "devices": planned,
         "identities": identities,
+        "parameters": made["parameters"],
+        "hugepages": made["hugepages"],
+        "notes": made["notes"],
         "findings": findings,
         "refused": any(f["severity"] == "refuse" for f in findings),
     }
+
+
+def _kernel_findings(machine, made, said):
+    """Findings of what stands against the wanted parameters, but for what the machine's own findings say."""
+    evidence = {}
+    for problem in made["problems"]:
+        unknown = problem["code"] == NO_TABLE and machine["host"]["iommu"]["active"] is None
+        if problem["code"] not in said and problem["code"] != OVERRIDE and not unknown:
+            evidence.setdefault(problem["code"], []).append(problem["text"])
+    found = [finding(code, on_host("cmdline", *texts)) for code, texts in evidence.items()]
+    if made["override"]:
+        found.append(finding(OVERRIDE, on_host(OVERRIDE_HOST, override_text(made["override"]))))
+    return found
 
 
 SHOWN = ("VH121",)
@@ -128,16 +151,21 @@ def _select_all(machine, devices, matcher):
 
 
 def _acknowledgements(acknowledge):
-    """``[(code, address)]``; ValueError on an entry of another form."""
+    """``[(code, address or word for the host)]``; ValueError on an entry of another form."""
     if not isinstance(acknowledge, list):
         raise ValueError("acknowledge must be a list of {code, device}, not %r" % (acknowledge,))
     result = []
     for entry in acknowledge:
-        if not isinstance(entry, dict) or set(entry) != {"code", "device"}:
+        if not isinstance(entry, dict) or set(entry) not in ({"code", "device"}, {"code", "host"}):
             raise ValueError(
-                "acknowledge: %r must have exactly code and device, like {code: VH203, device: \"0000:00:02.0\"}"
-                % (entry,)
+                "acknowledge: %r must have exactly code and device, like {code: VH203, device: \"0000:00:02.0\"}, or "
+                "for the host as a whole code and host, like {code: VH142, host: acs_override}" % (entry,)
             )
+        if "host" in entry:
+            if not isinstance(entry["host"], str):
+                raise ValueError("acknowledge %s, host: %r is no word" % (entry["code"], entry["host"]))
+            result.append((str(entry["code"]), entry["host"]))
+            continue
         address = normalise(entry["device"], "acknowledge %s, device" % entry["code"])
         if "." not in address:
             raise ValueError("acknowledge %s: %s is a slot; name each function, like %s.0"
@@ -153,19 +181,19 @@ def _acknowledge(findings, asked, given):
         has ended there, and the acknowledgement is still right.
     """
     result = list(findings)
-    for code, address in asked:
+    for code, place in asked:
         if code not in RULES:
             why = "there is no finding %s" % code
         elif not RULES[code]["acknowledgeable"]:
             why = "%s cannot be acknowledged" % code
         else:
-            hits = [f for f in findings
-                    if f["code"] == code and (f.get("device") == address or address in f.get("group", ()))]
+            hits = [f for f in findings if f["code"] == code and (
+                place in (f.get("device"), f.get("host")) or place in f.get("group", ()))]
             for hit in hits:
                 hit["acknowledged"] = True
                 hit["severity"] = "warn"
-            if hits or address in given:
+            if hits or place in given:
                 continue
-            why = "%s has no finding %s in this plan" % (address, code)
-        result.append(finding("VH190", on_host("acknowledge", "acknowledged %s for %s: %s" % (code, address, why))))
+            why = "%s has no finding %s in this plan" % (place, code)
+        result.append(finding("VH190", on_host("acknowledge", "acknowledged %s for %s: %s" % (code, place, why))))
     return result

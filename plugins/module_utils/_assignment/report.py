@@ -32,6 +32,11 @@ def report(machine, plan):
         lines += ["", "The host"]
         for finding in rest:
             lines += _finding(finding)
+    if plan.get("parameters") or plan.get("notes"):
+        lines += ["", "The kernel command line"]
+        lines += _wrap("+ " + " ".join(plan["parameters"])) if plan["parameters"] else ["  needs nothing"]
+        for note in plan["notes"]:
+            lines += _wrap("- " + note)
     return lines
 
 

@@ -12,6 +12,9 @@ from ansible_collections.vfio.host.plugins.module_utils._assignment.closure impo
 from ansible_collections.vfio.host.plugins.module_utils._assignment.parameters import effective
 from ansible_collections.vfio.host.plugins.module_utils._assignment.plan import IDENTITY
 from ansible_collections.vfio.host.plugins.module_utils._assignment.selectors import functions_of
+from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
+from ansible_collections.vfio.host.plugins.module_utils._guest.sizing import show_size
+from ansible_collections.vfio.host.plugins.module_utils._memory import boot
 
 DRIVER = "vfio-pci"
 
@@ -25,7 +28,7 @@ def verify(machine, plan, parameters):
     """
     functions_of(machine)
     groups = Groups(machine)
-    checks = _parameters(machine, parameters)
+    checks = _parameters(machine, parameters) + _hugepages(machine, parameters) + _override(machine, parameters)
     iommu = machine["host"]["iommu"]
     if plan["identities"]:
         checks.append(_check("IOMMU", bool(iommu["active"]), "active",
@@ -46,9 +49,42 @@ def _parameters(machine, parameters):
     cmdline = machine["host"]["kernel"]["cmdline"]
     checks = []
     for wanted in parameters:
+        if tokens.key(wanted) in ("hugepages", "hugepagesz"):
+            continue  # a pair, see _hugepages
         found = effective(cmdline, wanted)
         checks.append(_check("kernel parameter %s" % wanted, found == wanted, wanted, found or "not there"))
     return checks
+
+
+def _hugepages(machine, parameters):
+    """Whether the pages that were to be reserved at boot are there: a parameter that is there may have given fewer."""
+    checks = []
+    line = boot.pairs(tokens.for_kernel(tokens.split(machine["host"]["kernel"]["cmdline"])))
+    pools = {pool["size"]: pool["total"] for pool in machine["host"]["memory"]["hugepages"]}
+    for size, value in boot.pairs(parameters):
+        if not size:
+            continue
+        what = "pages of %s reserved at boot" % show_size(size)
+        first = next((text for other, text in line if other == size), None)
+        if first != value:
+            checks.append(_check(what, False, "hugepages=%s" % value,
+                                 "not there" if first is None else "hugepages=%s" % first))
+        else:
+            checks.append(_check(what, pools.get(size, 0) >= boot.total(value), str(boot.total(value)),
+                                 str(pools.get(size, 0))))
+    return checks
+
+
+def _override(machine, parameters):
+    """What is to be said each time as long as the override patch is asked for; it fails nothing by itself."""
+    running = machine["host"]["kernel"]["acs_override"]
+    wanted = [tokens.value(token) for token in parameters if tokens.key(token) == "pcie_acs_override"]
+    if running is None and not wanted:
+        return []
+    where = "on the running command line" if running is not None else "wanted and not on the running command line"
+    found = "pcie_acs_override=%s is %s" % (running if running is not None else wanted[-1], where)
+    return [{"check": "isolation", "ok": True, "wanted": "isolation by the hardware", "found": found,
+             "text": "NOT VERIFIED: isolation: %s" % found}]
 
 
 def _group(groups, device, address):

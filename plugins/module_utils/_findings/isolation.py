@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.vfio.host.plugins.module_utils._boot import iommu_line, tokens
 from ansible_collections.vfio.host.plugins.module_utils._findings.finding import (
     describe,
     listed,
@@ -20,12 +21,6 @@ from ansible_collections.vfio.host.plugins.module_utils._hardware import acs
 
 _NO_ADVICE = ("0600", "0806")
 """Host bridges and IOMMUs: nobody wants to assign them, and the kernel leaves some of them in no group."""
-
-_TURNED_OFF = {
-    "intel": ("iommu=off",),
-    "amd": ("iommu=off", "amd_iommu=off"),
-}
-"""Tokens that no added parameter outweighs, by vendor (intel_iommu=on does outweigh intel_iommu=off)."""
 
 # -- the IOMMU ---------------------------------------------------------------------------------
 
@@ -46,20 +41,49 @@ def _no_table(view):
 
 def _can_be_turned_on(view):
     iommu = view.host["iommu"]
-    if iommu["active"] is False and iommu["firmware_table"] and not _off_tokens(view):
+    if iommu["active"] is False and iommu["firmware_table"] and not _off_tokens(view) and not _should_be_on(view):
         yield on_host("iommu", iommu["reason"], "firmware table %s is there" % iommu["firmware_table"])
 
 
+def _line(view):
+    return tokens.for_kernel(tokens.split(view.host["kernel"]["cmdline"]))
+
+
 def _off_tokens(view):
-    iommu = view.host["iommu"]
-    vendor = {"IVRS": "amd", "DMAR": "intel"}.get(iommu["firmware_table"])
-    return [token for token in view.host["kernel"]["cmdline"].split() if token in _TURNED_OFF.get(vendor, ())]
+    return iommu_line.turned_off(_line(view), view.host["iommu"]["firmware_table"])
 
 
 def _turned_off(view):
-    tokens = _off_tokens(view)
-    if tokens and view.host["iommu"]["active"] is False:
-        yield on_host("iommu", *["%s is on the running command line" % token for token in tokens])
+    off = _off_tokens(view)
+    if off and view.host["iommu"]["active"] is False:
+        yield on_host("iommu", *["%s is on the running command line" % token for token in off])
+
+
+def _should_be_on(view):
+    """Why a kernel should have turned the IOMMU on that is there; None where it takes a parameter, or may."""
+    config, table = view.host["kernel"]["config"] or {}, view.host["iommu"]["firmware_table"]
+    if table == "IVRS" and config.get("AMD_IOMMU") == "y":
+        return "the kernel uses an AMD IOMMU unasked (CONFIG_AMD_IOMMU)"
+    if table == "DMAR":
+        said = iommu_line.intel_state(_line(view))
+        if said == "on":
+            return "intel_iommu=on is on the running command line"
+        if said is None and iommu_line.intel_default(config) in ("on", "but graphics"):
+            return "the kernel turns an Intel IOMMU on unasked (CONFIG_INTEL_IOMMU_DEFAULT_ON...)"
+    return None
+
+
+def _failed(view):
+    iommu = view.host["iommu"]
+    if iommu["active"] is False and iommu["firmware_table"] and not _off_tokens(view) and _should_be_on(view):
+        yield on_host("iommu", "firmware table %s is there, and no PCI function is in a group"
+                      % iommu["firmware_table"], _should_be_on(view))
+
+
+def _remapping_off(view):
+    token = iommu_line.remapping_off(_line(view))
+    if token and view.host["iommu"]["active"] is not True and not view.host["iommu"]["unsafe_interrupts"]:
+        yield on_host("iommu", "%s is on the running command line" % token)
 
 
 def _covers_nothing(view):
@@ -255,8 +279,12 @@ def _prediction_differs(view):
 
 def _override_option(view):
     option = view.host["kernel"]["acs_override"]
-    if option is not None:
-        yield on_host("isolation", "pcie_acs_override=%s is on the running command line" % option)
+    if option is None:
+        return
+    evidence = ["pcie_acs_override=%s is on the running command line" % option]
+    if view.host["iommu"]["active"] and not any(predicted - members for members, predicted in _disagreements(view)):
+        evidence.append("no group is smaller than without it: this kernel seems to lack the patch")
+    yield on_host("isolation", *evidence)
 
 
 def _override_fakes(view):
@@ -450,6 +478,18 @@ RULES = (
         _unsafe_interrupts,
     ),
     rule(
+        "VH126", "The command line turns the remapping of interrupts off", "refuse",
+        "Remove the token from the boot loader's configuration: vfio refuses to assign anything without it.",
+        _remapping_off,
+        acknowledgeable=False,
+    ),
+    rule(
+        "VH127", "The IOMMU is off although the kernel should have turned it on", "warn",
+        "No parameter helps. Look for DMAR or AMD-Vi in the kernel log for the reason, update the firmware, or boot "
+        "another kernel.",
+        _failed, acknowledgeable=False,
+    ),
+    rule(
         "VH131", "Two devices of the plan claim the same function", "refuse",
         "Make the selectors disjoint, or join the two entries into one device.",
         acknowledgeable=False,
@@ -467,6 +507,11 @@ RULES = (
         "Assign them "
         "together, move the card, or acknowledge that isolation is not verified.",
         _override_fakes,
+    ),
+    rule(
+        "VH142", "The ACS override patch is to be asked for", "refuse",
+        "Leave acs_override out. Or accept it with {code: VH142, host: acs_override} in vfio_host_acknowledge: then the "
+        "parameter is set, and every report says that isolation is not verified.",
     ),
     rule(
         "VH150", "An IOMMU group changed since the last run", "warn",

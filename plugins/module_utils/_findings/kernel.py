@@ -308,4 +308,9 @@ RULES = (
         "setup, or let the GPU's own driver take over from the framebuffer before the GPU is handed over.",
         _stubborn_framebuffer, acknowledgeable=False,
     ),
+    rule(
+        "VH320", "The kernel parameters that are asked for do not fit this machine", "refuse",
+        "Correct the variables as the evidence says.",
+        acknowledgeable=False,
+    ),
 )

@@ -42,7 +42,8 @@ def test_the_gpu_of_the_how_to():
 
 def test_nothing_asked_is_nothing_found():
     made = plan(build(table=None))
-    assert made == {"devices": [], "identities": [], "findings": [], "refused": False}
+    assert made == {"devices": [], "identities": [], "findings": [], "refused": False, "parameters": [],
+                    "hugepages": [], "notes": []}
 
 
 def test_identities_are_sorted_by_address():

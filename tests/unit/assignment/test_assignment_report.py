@@ -26,7 +26,20 @@ gaming_gpu: ok
   address       id         class  driver now  name
   0000:01:00.0  10de:1380  vga    nouveau     NVIDIA GM107
   0000:01:00.1  10de:0fbc  audio  -           -
-  actual group also has bridges, left alone: 0000:00:01.0"""
+  actual group also has bridges, left alone: 0000:00:01.0
+
+The kernel command line
+      + intel_iommu=on
+      - Whether the kernel turns an Intel IOMMU on by itself is not known: its configuration cannot
+        be read. intel_iommu=on does no harm."""
+
+
+def test_a_command_line_that_needs_nothing_says_so():
+    machine = p8h67_on()
+    machine["host"]["kernel"]["config"] = {"INTEL_IOMMU_DEFAULT_ON": "y"}
+    seen = text(machine, {"name": "gpu", "address": "01:00.0"})
+    assert "\nThe kernel command line\n  needs nothing\n      - Kernel 6.1.0-28-amd64 turns an Intel IOMMU on" in seen
+    assert "The kernel command line" not in text(machine)
 
 
 def test_a_refused_plan_says_why_and_what_next():

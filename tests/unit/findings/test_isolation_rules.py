@@ -120,6 +120,19 @@ CASES = [
     ("VH124", iommu(p8h67_on(), interrupt_remapping=False), iommu(p8h67_on(), interrupt_remapping=False, unsafe_interrupts=True)),
     ("VH124", iommu(p8h67_on(), interrupt_remapping=False), iommu(build(), interrupt_remapping=False)),
     ("VH125", iommu(p8h67_on(), unsafe_interrupts=True), p8h67_on()),
+    ("VH122", build(table="IVRS", cmdline="amd_iommu=fullflush,off"), build(table="IVRS", cmdline="amd_iommu=fullflush")),
+    ("VH126", build(cmdline="intremap=off"), build(cmdline="intremap=off intremap=on")),
+    ("VH126", build(cmdline="nointremap"), build(cmdline="intremap=nosid")),
+    ("VH126", build(cmdline="intremap=off"), iommu(build(cmdline="intremap=off"), unsafe_interrupts=True)),
+    ("VH126", build(cmdline="intremap=off"), build(groups=P8H67_GROUPS, cmdline="intremap=off")),
+    ("VH127", build(cmdline="intel_iommu=on"), build()),
+    ("VH127", build(cmdline="intel_iommu=on"), p8h67_on()),
+    ("VH127", kernel(build(), config={"INTEL_IOMMU_DEFAULT_ON": "y"}), kernel(build(), config={"INTEL_IOMMU_DEFAULT_ON": "n"})),
+    ("VH127", kernel(build(), config={"INTEL_IOMMU_DEFAULT_ON_INTGPU_OFF": "y"}),
+     kernel(build(cmdline="intel_iommu=off"), config={"INTEL_IOMMU_DEFAULT_ON_INTGPU_OFF": "y"})),
+    ("VH127", kernel(build(table="IVRS"), config={"AMD_IOMMU": "y"}),
+     kernel(build(table="IVRS", cmdline="amd_iommu=off"), config={"AMD_IOMMU": "y"})),
+    ("VH121", build(), build(cmdline="intel_iommu=on")),
     ("VH140", kernel(p8h67_on(), acs_override="downstream"), p8h67_on()),
     ("VH141", torn(TWO_CARDS, SPLIT, "downstream,multifunction"), torn(TWO_CARDS, SPLIT)),
     ("VH141", torn(TWO_CARDS, SPLIT, "downstream"), torn(TWO_CARDS, TOGETHER, "downstream")),  # the kernel has no patch
@@ -187,3 +200,10 @@ def test_the_checks_change_nothing():
     copied = copy.deepcopy(machine)
     evaluate(machine)
     assert machine == copied
+
+
+def test_an_override_without_effect_is_said():
+    words = "no group is smaller than without it: this kernel seems to lack the patch"
+    assert words in evidence(torn(TWO_CARDS, TOGETHER, "downstream"), "VH140")
+    assert words not in evidence(torn(TWO_CARDS, SPLIT, "downstream"), "VH140")
+    assert words not in evidence(kernel(build(TWO_CARDS), acs_override="downstream"), "VH140")

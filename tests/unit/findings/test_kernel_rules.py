@@ -18,6 +18,8 @@ from ansible_collections.vfio.host.tests.unit.machines import at, build, use
 
 PAGES = pathlib.Path(__file__).resolve().parents[3] / DOCS
 TABLE = {entry["code"]: entry for entry in kernel.RULES}
+CHECKED = sorted(code for code in TABLE if TABLE[code]["check"])
+"""VH320 is about what is asked for, so a plan makes it."""
 GIB = 2**30
 
 
@@ -35,12 +37,12 @@ def host(code, section, **values):
     return evidence(code, machine)
 
 
-@pytest.mark.parametrize("code", sorted(TABLE))
+@pytest.mark.parametrize("code", CHECKED)
 def test_an_ordinary_desktop_has_none_of_these(code):
     assert evidence(code, build()) is None
 
 
-@pytest.mark.parametrize("code", sorted(TABLE))
+@pytest.mark.parametrize("code", CHECKED)
 def test_nothing_is_said_of_what_is_unknown(code):
     machine = build()
     machine["host"]["kernel"].update(release=None, cmdline="", config=None, builtin=None)
