@@ -22,7 +22,7 @@ from ansible_collections.vfio.host.plugins.module_utils._boot import binding, cm
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
 from ansible_collections.vfio.host.plugins.module_utils._boot import record as ownership
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import manage
-from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs.image import ImageError, read_image
+from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs.image import ImageError
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 STATE = asked.STATE_FOLDER + "/trial.json"
@@ -65,7 +65,7 @@ ConditionKernelCommandLine=vfio_host=trial
 
 [Service]
 Type=oneshot
-ExecStart=-/bin/sh -c 'echo "vfio-host: the trial boot was not confirmed within %(deadline)d s, back to the ordinary entry" >/dev/kmsg'
+ExecStart=-/bin/sh -c 'echo "vfio-host: trial boot not confirmed within %(deadline)d s, rebooting" >/dev/kmsg'
 ExecStart=-/bin/sh -c 'echo "not confirmed within %(deadline)d s" >%(expired)s; sync'
 ExecStart=-/bin/systemctl --no-block reboot
 ExecStart=-/bin/sleep 180
@@ -237,6 +237,17 @@ def _journal(host):
     return None
 
 
+def _binding_log(host, because):
+    """What the script in the initramfs said, where devices are not as wanted."""
+    if not because:
+        return []
+    try:
+        lines = host.run(["dmesg"], check=False).stdout.splitlines()
+    except HostError:
+        return []
+    return [line[line.index("vfio-host: "):] for line in lines if "vfio-host: " in line]
+
+
 # -- the parts of it ------------------------------------------------------------------------
 
 
@@ -249,7 +260,11 @@ def choose_generator(host, name):
 
 
 def named_loader(name):
-    return cmdline.LOADERS.get(name)
+    """The backend that a record names, or None when this release has none of that name."""
+    try:
+        return cmdline.backend(name)
+    except ValueError:
+        return None
 
 
 def _owned(host, loader):
@@ -275,19 +290,28 @@ def _sha256(host, path):
         return stream.read().decode("ascii").split()[0]
 
 
+def _loaded(entry):
+    """Paths of what a boot entry loads beside the kernel, or of its UKI."""
+    return [entry["image"]] if entry["image"] else list(entry["initrds"])
+
+
+def _remove_folders(host, generator):
+    for folder in generator.FOLDERS if generator else ():
+        host.remove_empty_folder(folder)
+
+
 def _print_of(host, loader):
     """What must stay as it is: the default entry with its files, and how many ordinary entries there are."""
     seen = loader.view(host)
     default = loaders.default_of(seen)
     if default is None:
         raise HostError("which entry starts by default cannot be told any more")
-    files = [path for path in default["initrds"] + [default["image"]] if path]
     return {
         "default": default["id"],
         "title": default["title"],
         "kernel": default["kernel"],
         "tokens": default["tokens"],
-        "files": {path: _sha256(host, path) for path in files if host.exists(path)},
+        "files": {path: _sha256(host, path) for path in _loaded(default) if host.exists(path)},
         "entries": [entry["id"] for entry in seen["entries"] if not loaders.ours(entry["id"])],
     }
 
@@ -337,33 +361,32 @@ class _Plan:
             found.append(WATCHDOG)
         return found + list(EXTRAS.get(self.generator.NAME, ()))
 
-    def differences(self):
-        """``(running, ordinary)``: how the running system, and the default entry, differ from what is wanted."""
+    def running(self):
+        """How the running system differs from what is wanted: sentences."""
         host = self.host
-        running = lacks(running_line(host), self.owned, self.wanted)
+        found = lacks(running_line(host), self.owned, self.wanted)
         for item in self.functions:
             driver = binding.driver_of(host, item["address"])
             if driver is None or asked.module_of(driver) != asked.module_of(item["driver"]):
-                running.append("%s is on %s" % (item["address"], driver or "no driver"))
+                found.append("%s is on %s" % (item["address"], driver or "no driver"))
         released = binding.still_given(
             host, binding.read_state(host)[1], {item["address"] for item in self.functions})
-        running += ["%s is still given away" % address for address in sorted(released)]
-        ordinary = lacks(self.default["tokens"], self.owned, self.wanted)
-        if not ordinary:
-            for path in [path for path in self.default["initrds"] + [self.default["image"]] if path]:
-                ordinary = self.image_problems(path, self.kernel)
-                if not ordinary:
-                    break
-        return running, ordinary
+        return found + ["%s is still given away" % address for address in sorted(released)]
 
-    def image_problems(self, path, kernel):
-        """How an image differs from what is wanted; empty when it is right."""
-        data = None if self.content is None else self.content.encode("utf-8")
-        try:
-            image = read_image(self.host, path, self.generator.wanted_paths(), manage.READ_TIMEOUT)
-        except ImageError as exc:
-            return [str(exc)]
-        return self.generator.problems(image, data, self.generator.builtin_modules(self.host, kernel))
+    def differences(self):
+        """``(running, ordinary)``: how the running system, and the default entry, differ from what is wanted."""
+        host = self.host
+        running = self.running()
+        ordinary = lacks(self.default["tokens"], self.owned, self.wanted)
+        paths = _loaded(self.default)
+        if not ordinary and paths:
+            data = None if self.content is None else self.content.encode("utf-8")
+            try:
+                image = manage.open_image(host, paths, self.generator.wanted_paths())
+                ordinary = manage.check_image(host, self.generator, image, data, self.kernel)
+            except ImageError as exc:
+                ordinary = [str(exc)]
+        return running, ordinary
 
     def entry_edits(self):
         return self.loader.trial(self.host, self.kernel, self.image, self.line)
@@ -397,27 +420,22 @@ class _Plan:
 
     def check_space(self):
         """Room for one more image, in /boot and where the default entry's are (the EFI partition)."""
-        sizes = {}
-        for path in [path for path in self.default["initrds"] + [self.default["image"]] if path]:
+        sizes = {IMAGES: 0}
+        for path in _loaded(self.default):
             status = self.host.stat(path)
-            if status is not None:
-                sizes[posixpath.dirname(path)] = sizes.get(posixpath.dirname(path), 0) + status.st_size
-        largest = max(sizes.values()) if sizes else 0
-        there = self.host.stat(self.image)
-        for folder in sorted(set(sizes) | {IMAGES}):
-            needed = int(largest * manage.SPACE_FACTOR) + manage.SPACE_RESERVE
-            if folder == IMAGES and there is not None:
-                needed -= there.st_size  # it is replaced
-            free = manage.free_bytes(self.host, folder)
-            if free < needed:
-                raise HostError(
-                    "%s has %d MiB free and %d MiB are needed for the image of the trial boot beside the others: "
-                    "remove kernels that are no longer used, or go without a trial" % (folder, free >> 20, -(-needed >> 20))
-                )
+            folder = posixpath.dirname(path)
+            sizes[folder] = sizes.get(folder, 0) + (status.st_size if status else 0)
+        for folder in sorted(sizes):
+            if self.host.isdir(folder):
+                own = folder == IMAGES
+                manage.check_room(
+                    self.host, folder, max(sizes.values()) if own else sizes[folder],
+                    manage.SPACE_RESERVE if own else manage.CARRIER_RESERVE,
+                )  # fmt: skip
 
     def staged_already(self, record):
         """Whether what the record says is there and still fits: then staging has nothing to do."""
-        if record["line"] != self.line or record["kernel"] != self.kernel or record["deadline"] != self.params["deadline"]:
+        if (record["line"], record["kernel"]) != (self.line, self.kernel):
             return False
         if record["temporary"] or self.files() or not self.host.exists(self.image) or self.entry_edits():
             return False
@@ -454,7 +472,8 @@ class _Plan:
             doing = "comparing the default entry with what it was"
             after = _print_of(host, self.loader)
             if after != untouched:
-                raise HostError("the default entry would not be what it was: %s" % "; ".join(_compare(untouched, after)))
+                differ = _compare(untouched, after)
+                raise HostError("the default entry would not be what it was: %s" % "; ".join(differ))
             doing = "choosing the entry for the next boot"
             record["step"] = "arming"
             host.write(STATE, render(record))
@@ -488,15 +507,14 @@ class _Plan:
             host.write(STATE, render(record))
         for path, text, mode in ours:
             host.write(path, text, mode=mode)
-        said = self.generator.build(
-            host, self.kernel, self.image, self.params["rebuild_timeout"],
-            devices=None if self.content is None else DEVICES,
+        options = [item["options"] for item in self.generator.images(host)[0] if item["kernel"] == self.kernel]
+        manage.build_image(
+            host, self.generator, self.kernel, self.image, self.params["rebuild_timeout"],
+            devices_path=None if self.content is None else DEVICES, options=options[0] if options else (),
         )  # fmt: skip
-        reasons = self.image_problems(self.image, self.kernel)
-        if reasons:
-            raise HostError("it was built, but read back: %s. The tool said: %s" % ("; ".join(reasons), said or "nothing"))
         if ours:
             edits.put_back(host, before)
+            _remove_folders(host, self.generator)
             record["temporary"] = {}
             host.write(STATE, render(record))
 
@@ -505,7 +523,8 @@ class _Plan:
         if not found:
             raise HostError("the boot menu has no entry %s" % loaders.TRIAL_ID)
         if found[0]["tokens"] != self.line:
-            raise HostError("its command line is %s, not %s" % (tokens.join(found[0]["tokens"]), tokens.join(self.line)))
+            shown = tokens.join(found[0]["tokens"])
+            raise HostError("its command line is %s, not %s" % (shown, tokens.join(self.line)))
         if found[0]["default"]:
             raise HostError("it would be the default")
 
@@ -538,7 +557,8 @@ def leftovers(host, loader, record):
         make = getattr(loader, "trial_binary", None)
         if make and make(host, None, None, [], check=True):
             found.append("the files of %s" % loaders.TRIAL_ID)
-    found += [path for path in [SERVICE, TIMER, WANTS, DEVICES, EXPIRED] + _images(host, record) if host.exists(path)]
+    paths = [SERVICE, TIMER, WANTS, DEVICES, EXPIRED] + _images(host, record)
+    found += [path for path in paths if host.exists(path)]
     if record is not None:
         found += sorted(record["temporary"])
         found.append(STATE)
@@ -546,7 +566,8 @@ def leftovers(host, loader, record):
 
 
 def _images(host, record):
-    found = [IMAGES + "/" + name for name in host.listdir(IMAGES) if name.startswith(IMAGE_PREFIX)]
+    begins = (IMAGE_PREFIX, manage.NEW + IMAGE_PREFIX)
+    found = [IMAGES + "/" + name for name in host.listdir(IMAGES) if name.startswith(begins)]
     if record is not None and record["image"] and record["image"] not in found:
         found.append(record["image"])
     return found
@@ -577,6 +598,7 @@ def take_back(host, loader, record):
             path: None if was is None else (was["text"].encode("utf-8"), was["mode"])
             for path, was in record["temporary"].items()
         })  # fmt: skip
+        _remove_folders(host, manage.GENERATORS.get(record["generator"]))
     _stop_timer(host)
     gone = [host.remove(path) for path in (WANTS, TIMER, SERVICE)]
     host.remove_empty_folder(posixpath.dirname(WANTS))
@@ -643,7 +665,7 @@ def _check_input(host, params):
     if not 0 <= params["panic"] <= 3600:
         raise ValueError("panic: %d is not between 0 and 3600 seconds" % params["panic"])
     if params["watchdog"] and not host.exists("/dev/watchdog"):
-        raise ValueError("watchdog: there is no /dev/watchdog: load the driver of the machine's watchdog, or leave it off")
+        raise ValueError("watchdog: no /dev/watchdog: load the driver of the machine's watchdog, or leave it off")
 
 
 def _staged(host, params, record, check_mode):
@@ -654,7 +676,8 @@ def _staged(host, params, record, check_mode):
     same = record is not None and record["digest"] == plan.digest
     if outcome == "running":
         if same:
-            return _result(False, outcome, evidence, record, plan)
+            because = plan.running()
+            return _result(False, outcome, evidence + _binding_log(host, because), record, plan, because=because)
         raise HostError(
             "this boot is the trial of something else (%s): confirm it and make it permanent, or reboot to be back in "
             "the ordinary entry, before another one" % (tokens.join(record["parameters"]) or "no parameters")

@@ -239,7 +239,7 @@ def test_a_failed_build_is_taken_back(host):
 
 
 def test_an_image_that_is_not_as_wanted_is_taken_back(host, monkeypatch):
-    monkeypatch.setattr(host.generator, "problems", lambda image, devices, builtin: ["the module vfio is not in it"])
+    monkeypatch.setattr(host.generator, "problems", lambda image, devices: ["the module vfio is not in it"])
     before = host.tree()
     with pytest.raises(HostError, match="read back: the module vfio is not in it"):
         run(host)
@@ -258,9 +258,9 @@ def test_a_default_that_would_change_is_put_back(host, damage):
 def test_an_image_of_the_default_that_would_change_is_found(host, monkeypatch):
     build = host.generator.build
 
-    def careless(host_, version, path, timeout, devices=None):
+    def careless(host_, version, path, timeout, devices=None, options=()):
         host_.write(IMAGE, b"another one")
-        return build(host_, version, path, timeout, devices)
+        return build(host_, version, path, timeout, devices, options)
 
     monkeypatch.setattr(host.generator, "build", careless)
     with pytest.raises(HostError, match="the default entry would not be what it was.*files"):
@@ -297,6 +297,16 @@ def test_the_drivers_from_before_are_remembered(host):
     assert trial.former_drivers(host) == {functions.GPU["address"]: "nouveau"}
 
 
+def test_what_is_not_as_wanted_in_the_trial_is_told(host):
+    run(host)
+    host.reboot()
+    assert run(host)["because"] == []
+    functions.bind(host, functions.GPU["address"], "nouveau")
+    result = run(host)
+    assert result["because"] == ["0000:01:00.0 is on nouveau"] and result["outcome"] == "running"
+    assert "vfio-host: 0000:01:00.0 left to the host: is a bridge" in result["evidence"]
+
+
 def test_another_trial_does_not_begin_in_a_running_one(host):
     run(host)
     host.reboot()
@@ -310,7 +320,9 @@ def test_a_timer_that_does_not_stop_is_no_confirmation(host, monkeypatch):
     run(host)
     host.reboot()
     command = host.commands
-    monkeypatch.setattr(host, "commands", lambda argv, stdin: (command(argv, stdin), setattr(host, "timer", "active"))[0])
+    monkeypatch.setattr(
+        host, "commands", lambda argv, stdin: (command(argv, stdin), setattr(host, "timer", "active"))[0]
+    )
     host.timer = "active"
     with pytest.raises(HostError, match="does not stop"):
         run(host, "confirmed")

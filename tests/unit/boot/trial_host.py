@@ -12,6 +12,7 @@ import os
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
 from ansible_collections.vfio.host.plugins.module_utils._boot import tokens, trial
+from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import manage
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, Result
 from ansible_collections.vfio.host.tests.unit.boot import functions
 from ansible_collections.vfio.host.tests.unit.boot.cpio import archive
@@ -93,6 +94,7 @@ class FakeLoader:
 class FakeGenerator:
     NAME = "initramfs-tools"
     HOOK = "/etc/fake-initramfs/hook"
+    FOLDERS = ("/etc/fake-initramfs",)
     WANTED = "etc/vfio-host/devices"
 
     def __init__(self):
@@ -107,13 +109,14 @@ class FakeGenerator:
     def wanted_paths(self):
         return frozenset((self.WANTED,))
 
-    def builtin_modules(self, host, version):
-        return set()
+    def images(self, host):
+        return [{"kernel": KERNEL, "path": IMAGE, "options": ("-x",)}], []
 
-    def problems(self, image, devices, builtin):
+    def problems(self, image, devices):
         return [] if image.files.get(self.WANTED) == devices else ["its list is another one"]
 
-    def build(self, host, version, path, timeout, devices=None):
+    def build(self, host, version, path, timeout, devices=None, options=()):
+        assert options == ("-x",)
         if self.fail:
             raise HostError(self.fail)
         if host.read(self.HOOK) != "our hook\n":
@@ -146,6 +149,7 @@ class TrialHost(Host):
         os.makedirs(self.path("/run/systemd/system"))
         self.write(FakeLoader.SETTINGS, tokens.join(BASE))
         self.write(IMAGE, gzip.compress(archive({"init": b"init"}), mtime=0))
+        self.write("/lib/modules/%s/modules.builtin" % KERNEL, "a/vfio-pci.ko\na/vfio.ko\na/vfio_iommu_type1.ko\n")
         self.loader.generate(self)
         functions.add_function(self, functions.GPU, driver="nouveau")
         self.boots = 1
@@ -163,6 +167,10 @@ class TrialHost(Host):
         super().write(path, data, mode)
         self._changed()
 
+    def replace(self, source, target, mode=None):
+        super().replace(source, target, mode)
+        self._changed()
+
     def remove(self, path):
         gone = super().remove(path)
         if gone:
@@ -174,6 +182,8 @@ class TrialHost(Host):
         if argv[0] == "systemctl" and argv[1] == "stop":
             self.timer = "inactive"
         self._changed()
+        if argv[0] == "dmesg":
+            return Result(argv, 0, "[ 1.0] Linux\n[ 2.0] vfio-host: 0000:01:00.0 left to the host: is a bridge\n")
         if argv[0] == "journalctl":
             return Result(argv, 0, self.journal.get(argv[argv.index("-b") + 1], ""))
         if argv[:2] == ["systemctl", "is-active"]:
@@ -223,6 +233,7 @@ def install(monkeypatch, host):
     monkeypatch.setattr(trial, "choose_loader", lambda host_, name: host.loader)
     monkeypatch.setattr(trial, "choose_generator", lambda host_, name: host.generator)
     monkeypatch.setattr(trial, "named_loader", lambda name: host.loader)
+    monkeypatch.setitem(manage.GENERATORS, "initramfs-tools", host.generator)
 
 
 def run(host, state="staged", check=False, **more):
