@@ -12,11 +12,16 @@ module: kernel_cmdline
 short_description: Keep parameters on the kernel command line of the next boot
 version_added: "0.1.0"
 description:
-  - Puts kernel parameters behind those that are there, in a file of its own, and generates the boot menu.
-  - Whether the menu has to be generated is told by reading it back, so a run that failed or was killed is repaired by
-    the next one. Parameters of others stay as they are and in their order.
-  - Says what the running kernel was given, what is configured, and what boots next, and whether a reboot is needed.
-  - Recovery entries are left alone, so that there always is an entry without these parameters.
+  - Puts kernel parameters on the command line of every ordinary boot entry, of each installed kernel and of those to
+    come, the way the boot loader of the host wants it, and generates the entries where that is needed.
+  - What the collection put there is recorded on the host, and only that is ever taken out. Parameters of others stay
+    as they are and in their order.
+  - Whether something is to be done is told by reading the entries back, so a run that failed or was killed is repaired
+    by the next one. If a step fails, all files are put back as they were.
+  - Says what the running kernel was given, what is configured for the next kernel, and what boots next, and whether a
+    reboot is needed.
+  - Recovery entries are left alone, and there is a fallback entry without these parameters and with C(vfio_host=off),
+    with which the script in the initramfs leaves every device to the host.
 extends_documentation_fragment:
   - vfio.host.attributes
 options:
@@ -24,6 +29,9 @@ options:
     description:
       - The parameters, one token each, for example V(intel_iommu=on).
       - Letters, digits and C(_.,:=/@%+-) only, since more would need quoting that not every boot loader does alike.
+      - Parameters that are pairs by position are kept as they are given, for example V(hugepagesz=1G),
+        V(hugepages=4), V(hugepagesz=2M), V(hugepages=512).
+      - One that an administrator has set already, in the same meaning, is not written again and not owned.
       - With O(state=present) this is the whole list that the collection owns; one that is no longer listed is taken
         out. An empty list means that it owns none.
       - With O(state=absent) it may be left out. What is listed then only counts for RV(reboot_required).
@@ -39,12 +47,43 @@ options:
     default: present
   loader:
     description:
-      - The boot loader. V(auto) goes by what has booted the system and refuses when that is not clear.
+      - The boot loader. V(auto) goes by what has booted the system and refuses when none or more than one answers to it.
+      - V(grub) is GRUB whose C(grub-mkconfig) reads drop-ins (Debian, Ubuntu), V(grub_in_place) is GRUB without (Arch,
+        openSUSE), V(grubby) and V(bls) are GRUB with Boot Loader Specification entries (Fedora and its family).
     type: str
-    choices: [auto, grub]
+    choices:
+      - auto
+      - proxmox
+      - rpm_ostree
+      - bootc
+      - kernelstub
+      - uki
+      - systemd_boot
+      - grubby
+      - bls
+      - grub_in_place
+      - grub
     default: auto
+  conflicts:
+    description:
+      - What is done about a parameter that an administrator has set otherwise, where only one of both can be in force.
+      - With V(override) his stays in his file, and ours comes later and is in force. A warning names both.
+      - With V(keep) his stays in force and ours is not written. A warning names both.
+      - With V(refuse) the module fails, and nothing is touched.
+    type: str
+    choices: [override, keep, refuse]
+    default: override
+    version_added: "0.3.0"
+  fallback_entry:
+    description:
+      - Whether there is a boot entry for each kernel without what the collection adds and with C(vfio_host=off).
+    type: bool
+    default: true
+    version_added: "0.3.0"
 notes:
-  - If generating the menu fails, the file and the menu are put back as they were.
+  - With GRUB the menu is generated beside the one in place, compared with what is wanted, and then put in place in one
+    step.
+  - The record is C(/var/lib/vfio-host/cmdline.json).
   - A warning about an overridden parameter is given by the run that changes something; RV(overridden) tells it always.
 seealso:
   - module: vfio.host.vfio_binding
@@ -63,6 +102,15 @@ EXAMPLES = r"""
 - name: Tell whether the machine has to be rebooted
   ansible.builtin.debug:
     var: cmdline.reboot_required
+
+- name: Huge pages of two sizes, unless an administrator has set them otherwise
+  vfio.host.kernel_cmdline:
+    parameters:
+      - hugepagesz=1G
+      - hugepages=16
+      - hugepagesz=2M
+      - hugepages=512
+    conflicts: refuse
 
 - name: Take out what the collection has put in
   vfio.host.kernel_cmdline:
@@ -86,6 +134,11 @@ owned:
   elements: str
   returned: success
   sample: [intel_iommu=on]
+by_hand:
+  description: Those of O(parameters) that are in force without the collection, and so are not owned.
+  type: list
+  elements: str
+  returned: success
 regenerated_because:
   description: Why the boot menu was, or in check mode would be, generated. Empty when it was right.
   type: list
@@ -97,12 +150,23 @@ running:
   elements: str
   returned: success
 configured:
-  description: What the configuration comes to, or null when it takes a shell to know.
+  description:
+    - What the next kernel to be installed gets, or null when it takes a shell to know. In check mode as it is.
+  type: list
+  elements: str
+  returned: success
+configured_by:
+  description: The file that each configured parameter comes from, where that is known.
+  type: dict
+  returned: success
+  sample: {"quiet": "/etc/default/grub", "intel_iommu=on": "/etc/default/grub.d/90-vfio-host.cfg"}
+problems:
+  description: What is wrong with the boot entries, for example an installed kernel that has none.
   type: list
   elements: str
   returned: success
 next_boot:
-  description: The ordinary entries of the boot menu. In check mode as they are.
+  description: The boot entries, read back. In check mode as they are.
   type: list
   elements: dict
   returned: success
@@ -120,6 +184,25 @@ next_boot:
       description: Its command line.
       type: list
       elements: str
+    default:
+      description: Whether it is what boots when nobody chooses.
+      type: bool
+    managed:
+      description: Whether it is an ordinary entry, which has to carry O(parameters).
+      type: bool
+    initrds:
+      description: Paths of its initramfs images.
+      type: list
+      elements: str
+    image:
+      description: Path of its unified kernel image, or null.
+      type: str
+    recovery:
+      description: Whether it is a recovery or fallback entry.
+      type: bool
+    source:
+      description: The file, or the script that generated it.
+      type: str
 overridden:
   description: Parameters of others that are without effect, since one of O(parameters) comes later.
   type: list
@@ -137,9 +220,24 @@ overridden:
       type: str
   sample:
     - {ours: intel_iommu=on, theirs: intel_iommu=off, file: /etc/default/grub}
+kept:
+  description: With O(conflicts=keep), parameters that were not written, and those of others that stay in force.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    ours:
+      description: The parameter that was asked.
+      type: str
+    theirs:
+      description: The parameter that stays in force.
+      type: str
+    file:
+      description: The file that sets it, or null when that is not known.
+      type: str
 reboot_required:
   description:
-    - Whether the running kernel lacks a wanted parameter, or with O(state=absent) still has one that was taken out.
+    - Whether the running kernel lacks a wanted parameter, or still has one that was taken out.
   type: bool
   returned: success
 """
