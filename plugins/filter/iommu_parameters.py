@@ -13,7 +13,8 @@ author:
 description:
   - V(intel_iommu=on) where the firmware has a DMAR table and the kernel leaves the IOMMU off by itself, or does for all
     one knows, or has V(intel_iommu=off) on its command line, which a later V(intel_iommu=on) outweighs.
-  - Nothing where the firmware has an IVRS table. An AMD IOMMU is on by default, and C(amd_iommu=on) is not a valid value.
+  - Nothing where the firmware has an IVRS table. An AMD IOMMU is on by default, and C(amd_iommu=on) is not a valid
+    value.
   - The answer does not depend on whether the IOMMU is active already, so that it stays the same from run to run.
   - Fails when the firmware offers no IOMMU, and when the command line has what no parameter outweighs (V(iommu=off),
     V(amd_iommu=off)) or what vfio refuses (V(intremap=off)).

@@ -11,7 +11,7 @@ version_added: "0.3.0"
 author:
   - vfio.host contributors (@vfio-host)
 description:
-  - Makes tokens for RV(vfio.host.kernel_cmdline#module:owned) from what is wanted, by the CPU, the memory, the kernel's
+  - Makes tokens for O(vfio.host.kernel_cmdline#module:parameters) from what is wanted, by the CPU, the memory, the kernel's
     own configuration and the running command line of the machine document.
   - Says what does not fit instead of guessing. Nothing is to be applied while C(problems) of the result is not empty.
   - P(vfio.host.plan#filter) does the same for a whole plan and makes findings of the problems.
@@ -29,11 +29,11 @@ options:
     suboptions:
       iommu:
         description:
-          - Whether the IOMMU is needed. V(intel_iommu=on) is given where the kernel leaves an Intel IOMMU off by itself,
-            where that cannot be told, and where V(intel_iommu=off) is on the running command line, which a later
-            V(intel_iommu=on) outweighs.
-          - Debian's kernel leaves out nothing but the graphics of Intel on the root bus; V(intel_iommu=on) is given when
-            these are in O(functions).
+          - Whether the IOMMU is needed. V(intel_iommu=on) is given where the kernel leaves an Intel IOMMU off by
+            itself, where that cannot be told, and where V(intel_iommu=off) is on the running command line, which a
+            later V(intel_iommu=on) outweighs.
+          - Debian's kernel leaves out nothing but the graphics of Intel on the root bus; V(intel_iommu=on) is given
+            when these are in O(functions).
           - An AMD IOMMU and an SMMU are on unasked; C(amd_iommu=on) is no value that the kernel knows.
           - V(iommu=off), V(amd_iommu=off) and V(intremap=off) that somebody else wrote are a problem, since nothing
             outweighs the first two, and whoever set them had a reason.
@@ -41,9 +41,9 @@ options:
         default: true
       passthrough:
         description:
-          - Whether the host's own devices are left untranslated (V(iommu=pt)). That can make the host's disks and network
-            faster, and takes away the protection of the host from its own devices. It is not needed for assignment,
-            does nothing for guests, whose devices are always translated, and does not change groups.
+          - Whether the host's own devices are left untranslated (V(iommu=pt)). That can make the host's disks and
+            network faster, and takes away the protection of the host from its own devices. It is not needed for
+            assignment, does nothing for guests, whose devices are always translated, and does not change groups.
         type: bool
         default: false
       hugepages:
@@ -56,7 +56,8 @@ options:
         default: []
       default_hugepage_size:
         description:
-          - Size of the huge pages that programs get which ask for no size, V(1GiB) or V(2MiB). Empty keeps the kernel's.
+          - Size of the huge pages that programs get which ask for no size, V(1GiB) or V(2MiB). Empty keeps the
+            kernel's own.
         type: str
         default: ""
       host_reserve:
@@ -67,17 +68,17 @@ options:
         description:
           - CPUs that the host keeps off, as V(2-5,8) (C(isolcpus)). CPU 0 and the other threads of its core stay the
             host's.
-          - The scheduler puts nothing there by itself, and does not balance there either. A guest whose vCPUs are not pinned
-            to these CPUs one by one does not run there, and one that is pinned to all of them at once runs on the first of
-            them. The host has so much less to run its own work on, QEMU's threads included.
+          - The scheduler puts nothing there by itself, and does not balance there either. A guest whose vCPUs are not
+            pinned to these CPUs one by one does not run there, and one that is pinned to all of them at once stays on
+            the first that it was put on. The host has so much less to run its own work on, QEMU's threads included.
           - It takes a reboot to change. Where that is too much, keep CPUs for guests by C(cpuset) cgroups instead.
         type: str
         default: ""
       isolated_flags:
         description:
           - What isolation means, V(domain) (no scheduling, which is also what is meant without flags) and
-            V(managed_irq) (the interrupts that the kernel spreads over CPUs itself, as those of NVMe, are kept off where
-            possible; Linux 5.6).
+            V(managed_irq) (the interrupts that the kernel spreads over CPUs itself, as those of NVMe, are kept off
+            where possible; Linux 5.6).
         type: list
         elements: str
         default: []
@@ -90,8 +91,8 @@ options:
         default: false
       rcu_nocbs:
         description:
-          - Whether the kernel's deferred work (RCU callbacks) of the isolated CPUs is done by threads elsewhere. O(nohz_full)
-            implies it.
+          - Whether the kernel's deferred work (RCU callbacks) of the isolated CPUs is done by threads elsewhere.
+            C(nohz_full) implies it.
         type: bool
         default: false
       acs_override:
@@ -99,7 +100,7 @@ options:
           - Value of C(pcie_acs_override), of V(downstream), V(multifunction) and V(id:vvvv:dddd), joined by commas. The
             parameter of a patch that is not part of Linux; other kernels ignore it.
           - It makes groups look smaller than the hardware isolates. It is a problem C(VH142) and left out, unless
-            O(acknowledge) has C({code: VH142, host: acs_override}).
+            O(acknowledge) has an entry with the C(code) V(VH142) and the C(host) V(acs_override).
         type: str
         default: ""
       parameters:

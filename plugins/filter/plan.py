@@ -43,7 +43,7 @@ options:
       - Findings that are accepted, each by C(code) for exactly one C(device), the address of a function. An
         acknowledged finding no longer refuses the plan.
       - A finding about the host as a whole is accepted by C(code) and C(host), the word that the finding has there,
-        like V({code: VH142, host: acs_override}).
+        like the C(code) V(VH142) with the C(host) V(acs_override).
     type: list
     elements: dict
     default: []

@@ -140,8 +140,8 @@ def _iommu(machine, functions):
                                  "anything then: take it out where the boot loader is configured." % off))
     driver = {"DMAR": "INTEL_IOMMU", "IVRS": "AMD_IOMMU"}[table]
     if config.get(driver) == "n":
-        problems.append(_problem(UNFIT, "Kernel %s is built without CONFIG_%s and cannot use this machine's IOMMU; boot "
-                                 "another one." % (host["kernel"]["release"], driver)))
+        problems.append(_problem(UNFIT, "Kernel %s is built without CONFIG_%s and cannot use this machine's IOMMU; "
+                                 "boot another one." % (host["kernel"]["release"], driver)))
     if table == "IVRS":
         return _part(problems=problems)
     found = _intel(machine, line, config, functions)
@@ -155,8 +155,8 @@ def _intel(machine, line, config, functions):
     options = [option for option, dummy in iommu_line.options(line, "intel_iommu")]
     problems, notes = [], []
     if "igfx_off" in options and graphics:
-        problems.append("intel_iommu=igfx_off keeps the graphics of Intel out of the IOMMU, no other parameter outweighs "
-                        "it, and %s is to be assigned: take it out where the boot loader is configured."
+        problems.append("intel_iommu=igfx_off keeps the graphics of Intel out of the IOMMU, no other parameter "
+                        "outweighs it, and %s is to be assigned: take it out where the boot loader is configured."
                         % ", ".join(graphics))
     elif "igfx_off" in options:
         notes.append("intel_iommu=igfx_off keeps the graphics of Intel out of the IOMMU: these cannot be assigned.")
@@ -167,8 +167,8 @@ def _intel(machine, line, config, functions):
     elif "off" in options:
         notes.append("The running command line has intel_iommu=off. A later intel_iommu=on outweighs it.")
     elif graphics and (default == "but graphics" or "intgpu_off" in options):
-        notes.append("This kernel leaves the graphics of Intel on the root bus out of the IOMMU unless intel_iommu=on is "
-                     "given, and %s is to be assigned." % ", ".join(graphics))
+        notes.append("This kernel leaves the graphics of Intel on the root bus out of the IOMMU unless intel_iommu=on "
+                     "is given, and %s is to be assigned." % ", ".join(graphics))
     elif default != "off":
         needed = False
         notes.append("Kernel %s turns an Intel IOMMU on by itself%s: intel_iommu=on is not needed."

@@ -510,8 +510,8 @@ RULES = (
     ),
     rule(
         "VH142", "The ACS override patch is to be asked for", "refuse",
-        "Leave acs_override out. Or accept it with {code: VH142, host: acs_override} in vfio_host_acknowledge: then the "
-        "parameter is set, and every report says that isolation is not verified.",
+        "Leave acs_override out. Or accept it with {code: VH142, host: acs_override} in vfio_host_acknowledge: then "
+        "the parameter is set, and every report says that isolation is not verified.",
     ),
     rule(
         "VH150", "An IOMMU group changed since the last run", "warn",

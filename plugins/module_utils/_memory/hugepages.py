@@ -167,7 +167,10 @@ def restore_target(entry, now):
 
 
 def _steps(host, wanted, record, partial):
-    """``(steps, warnings)``; a step is ``{folder, pool, target, before, wanted}``, ``wanted`` None for a restored one."""
+    """``(steps, warnings)``; a step is ``{folder, pool, target, before, wanted}``.
+
+    ``wanted`` is None for a pool that goes back to what it was.
+    """
     steps, warnings = [], []
     for page in wanted:
         folder = folder_of(page["size"], page["node"])

@@ -7,7 +7,8 @@ from __future__ import annotations
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.vfio.host.plugins.filter import iommu_parameters, plan, report, select, verify
+from ansible_collections.vfio.host.plugins.filter import (
+    iommu_parameters, kernel_parameters, plan, report, select, verify)
 from ansible_collections.vfio.host.plugins.plugin_utils import _jmespath
 from ansible_collections.vfio.host.tests.unit.machines import build, on_vfio, p8h67_on
 
@@ -44,6 +45,9 @@ def test_inputs_are_not_changed():
     (lambda: plan.plan(p8h67_on(), [object()]), "vfio.host.plan: devices: cannot be read as plain data"),
     (lambda: select.select_functions(p8h67_on(), GPU["name"]), "vfio.host.select: a device entry must be a mapping"),
     (lambda: iommu_parameters.iommu_parameters(build(table=None)), "vfio.host.iommu_parameters: .*firmware"),
+    (lambda: plan.plan(p8h67_on(), [], kernel={"passthru": True}), "vfio.host.plan: unknown option passthru"),
+    (lambda: kernel_parameters.kernel_parameters(build(), {"passthru": True}), "vfio.host.kernel_parameters: unknown opt"),
+    (lambda: kernel_parameters.kernel_parameters({}), "vfio.host.kernel_parameters: the input has not the documented"),
     (lambda: report.report({}, p8h67_on()), "vfio.host.report: the input has not the documented form"),
     (lambda: verify.verify(p8h67_on(), None, []), "vfio.host.verify: the input has not the documented form"),
 ])
@@ -57,3 +61,14 @@ def test_without_jmespath_only_match_is_missing(monkeypatch):
     assert not plan.plan(p8h67_on(), [{"name": "gpu", "address": "01:00.0"}])["refused"]
     with pytest.raises(AnsibleFilterError, match="jmespath on the controller"):
         plan.plan(p8h67_on(), [GPU])
+
+
+def test_kernel_parameters_with_and_without_the_acknowledgement():
+    make = filters(kernel_parameters)["kernel_parameters"]
+    assert make(build())["parameters"] == ["intel_iommu=on"]
+    options = {"isolated_cpus": "1,5", "acs_override": "downstream", "hugepages": [{"size": "1GiB", "count": 2}]}
+    found = make(build(), options, ["0000:01:00.0"])
+    assert found["parameters"] == ["intel_iommu=on", "hugepagesz=1G", "hugepages=2", "isolcpus=1,5"]
+    assert [p["code"] for p in found["problems"]] == ["VH142"] and found["override"] == "downstream"
+    found = make(build(), options, acknowledge=[{"code": "VH142", "host": "acs_override"}])
+    assert found["parameters"][-1] == "pcie_acs_override=downstream" and found["problems"] == []
