@@ -15,7 +15,7 @@ from ansible_collections.vfio.host.plugins.module_utils._assignment.report impor
 from ansible_collections.vfio.host.plugins.module_utils._assignment.verify import verify
 from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
 from ansible_collections.vfio.host.plugins.plugin_utils._jmespath import matching
-from ansible_collections.vfio.host.tests.unit.machines import build, full, p8h67_on
+from ansible_collections.vfio.host.tests.unit.machines import build, full, p8h67_on, refresh
 
 GIB = 2**30
 ON = {"INTEL_IOMMU_DEFAULT_ON": "y", "INTEL_IOMMU_DEFAULT_ON_INTGPU_OFF": "n", "INTEL_IOMMU": "y", "VFIO_PCI": "m"}
@@ -380,6 +380,21 @@ def test_the_override_needs_its_acknowledgement_however_it_is_asked_for(kernel):
         assert "WARN VH142 The ACS override patch is to be asked for (acknowledged)" in text
         assert "no group that it makes counts" in text and "A kernel without the patch ignores it" in text
     assert codes(plan(machine())) == []
+
+
+def test_what_the_override_tears_apart_is_no_isolation_for_all_that():
+    torn = build("""
+        00:01.0 root_port 8086:0c01 pci_bridge multi
+        00:01.1 root_port 8086:0c05 pci_bridge multi
+        01:00.0 endpoint 10de:1380 vga < 00:01.0
+        02:00.0 endpoint 1002:6798 vga < 00:01.1
+        """, groups="00:01.0\n00:01.1\n01:00.0\n02:00.0", cmdline="intel_iommu=on pcie_acs_override=downstream")
+    torn["host"]["kernel"]["acs_override"] = "downstream"
+    device, asked = [{"name": "gpu", "address": "01:00.0"}], {"acs_override": "downstream"}
+    made = plan(refresh(torn), ACKNOWLEDGED, device, **asked)
+    assert made["refused"] and ("VH141", "refuse", False) in codes(made) and ("VH142", "warn", True) in codes(made)
+    both = ACKNOWLEDGED + [{"code": "VH141", "device": CARD}]
+    assert not plan(torn, both, device, **asked)["refused"]
 
 
 @pytest.mark.parametrize("entry", [
