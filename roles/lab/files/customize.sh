@@ -9,3 +9,4 @@ systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.ti
 rm -f /etc/ssh/ssh_host_*
 systemd-machine-id-setup
 "$lib/guest-image" /var/lib/vfio-host-lab/guest
+if [ -x "$lib/loader" ]; then "$lib/loader" customize; fi

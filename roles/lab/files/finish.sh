@@ -13,41 +13,24 @@ clean() {
         if [ -e /sbin/start-stop-daemon.REAL ]; then mv /sbin/start-stop-daemon.REAL /sbin/start-stop-daemon; fi
 }
 
-esp() {
-    if grep -q ' /boot/efi ' /etc/fstab; then mkdir -p /boot/efi && mount /boot/efi; fi
-}
-
+# Only initramfs-tools is quick enough in emulation; dracut's images are those of the installation.
 initramfs() {
-    if [ -x /usr/sbin/update-initramfs ]; then
-        update-initramfs -u -k all
-    else
-        # Made again here: the one of the installation was made on the building machine, for that machine.
-        for kernel in /boot/vmlinuz-*; do
-            dracut --quiet --force "/boot/initrd.img-${kernel#/boot/vmlinuz-}" "${kernel#/boot/vmlinuz-}" || return
-        done
-    fi
+    if [ -x /usr/sbin/update-initramfs ]; then update-initramfs -u -k all; fi
 }
 
-# Nothing is written to the firmware's variables: each lab begins with an empty store, and the firmware starts
-# what has the name for removable disks then.
+# GRUB for BIOS unless the image has a script of its own for its loader.
 loader() {
-    if [ -d /usr/lib/grub/i386-pc ]; then
+    if [ -x /usr/local/lib/vfio-host-lab/loader ]; then
+        /usr/local/lib/vfio-host-lab/loader finish
+    else
         partition=$(findmnt -nro SOURCE /) &&
             disk=/dev/$(basename "$(dirname "$(readlink -f "/sys/class/block/${partition#/dev/}")")") &&
             grub-install --target=i386-pc "$disk" &&
             update-grub
-    elif [ -d /usr/lib/grub/x86_64-efi ]; then
-        grub-install --target=x86_64-efi --efi-directory=/boot/efi --no-nvram --force-extra-removable &&
-            update-grub
-    else
-        bootctl --no-variables --make-machine-id-directory=auto install || return
-        for kernel in /boot/vmlinuz-*; do
-            kernel-install add "${kernel#/boot/vmlinuz-}" "$kernel" || return
-        done
     fi
 }
 
-if clean && esp && initramfs && loader; then
+if clean && initramfs && loader; then
     echo "vfio-host-lab: finished"
 else
     echo "vfio-host-lab: failed"
