@@ -65,6 +65,21 @@ def sections(host, path):
     return found
 
 
+def signed(host, path):
+    """Whether the image has a signature (an entry in its certificate table); nothing says whose."""
+    with _opened(host, path) as (handle, size):
+        header = struct.unpack_from("<I", _read(handle, path, 0, 64, size), 0x3C)[0]
+        coff = _read(handle, path, header, 24, size)
+        length = struct.unpack_from("<H", coff, 20)[0]
+        optional = _read(handle, path, header + 24, length, size)
+    if coff[:4] != b"PE\0\0" or length < 2:
+        return False
+    directories = {0x10B: 96, 0x20B: 112}.get(struct.unpack_from("<H", optional)[0])
+    if directories is None or length < directories + 5 * 8:
+        return False
+    return struct.unpack_from("<I", optional, directories + 4 * 8 + 4)[0] > 0
+
+
 def read_section(host, path, name, limit=TEXT_LIMIT):
     """Content of a section as bytes, or None when there is none. Raises PeError when it is longer than ``limit``."""
     found = sections(host, path)

@@ -61,6 +61,7 @@ OTHERS = (
 LAST = "-"
 """In front of the names of our own entries: lower than any other in the loader's order."""
 TRIAL_IMAGE = "vfio-host-trial.img"
+TRIAL_KERNEL = "vfio-host-trial.linux"
 HEADER = "# Managed by the vfio.host collection. Do not edit: it is replaced.\n"
 
 COPIED = ("linux", "efi", "initrd", "devicetree", "devicetree-overlay", "architecture")
@@ -650,6 +651,7 @@ def copy(host, source, target, offset=0, length=None):
     """A file, or a part of it, put in the place of another once it is complete. Raises HostError."""
     folder = posixpath.dirname(target)
     try:
+        transaction.clean(host, [target])
         os.makedirs(host.path(folder), mode=0o755, exist_ok=True)
         fd, dummy = tempfile.mkstemp(prefix=".vfio-host-", dir=host.path(folder))
         temporary = folder + "/" + posixpath.basename(dummy)
@@ -891,7 +893,7 @@ def own_binaries(host):
     for root in partitions(host):
         folders = [root]
         for dummy in range(3):
-            for name in (TRIAL_IMAGE,):
+            for name in (TRIAL_IMAGE, TRIAL_KERNEL):
                 found += [_join(one, name) for one in folders if host.exists(_join(one, name))]
             folders = [_join(one, name) for one in folders for name in host.listdir(one) if host.isdir(_join(one, name))]
     return found

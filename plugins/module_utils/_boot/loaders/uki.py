@@ -1,0 +1,502 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to the vfio.host collection: no promise is made to code outside it.
+
+"""Unified kernel images in ``EFI/Linux``, made by kernel-install with ukify or by mkinitcpio's presets.
+
+The command line is in the image, so each image is built again, aside: both tools write over the file that boots. It
+is read back, and takes the old one's place only when it is complete and carries what it has to.
+
+The entries of our own are of the other kind (``loader/entries``): the fallback starts the same image with a command
+line of its own, which ``systemd-stub`` takes for as long as Secure Boot is off; the trial starts a copy of the kernel
+with the image that is to be tried. With Secure Boot on, or without systemd-boot, there is neither.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from ansible_collections.vfio.host.plugins.module_utils._boot import booted as boots
+from ansible_collections.vfio.host.plugins.module_utils._boot import edits as transaction
+from ansible_collections.vfio.host.plugins.module_utils._boot import entries, pe, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot.loader import (
+    FALLBACK_ID,
+    TRIAL_ID,
+    Edit,
+    ours,
+    view as make_view,
+)
+from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import systemd_boot as menu
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+
+NAME = "uki"
+
+INSTALL_CONF = ("/etc/kernel/install.conf", "/run/kernel/install.conf", "/usr/local/lib/kernel/install.conf",
+                "/usr/lib/kernel/install.conf")  # fmt: skip
+PRESETS = "/etc/mkinitcpio.d"
+DROP_INS = "/etc/cmdline.d"
+DROP_IN = DROP_INS + "/90-vfio-host.conf"
+ASIDE = "/var/lib/vfio-host/uki"
+"""Where images are built before they take the place of those that boot."""
+
+BUILD_TIMEOUT = 900.0
+MACHINE = "systemd.machine_id"
+"""Put behind the configured line by kernel-install where the images are named by the machine id."""
+SETTING = re.compile(r"^\s*(?:export\s+)?(\w+)=(\"[^\"]*\"|'[^']*'|\S*)\s*(?:#.*)?$", re.M)
+IMAGE_SETTING = re.compile(r"^(\w+?)_(?:uki|efi_image)$")
+HEADER = "# Managed by the vfio.host collection (module kernel_cmdline). Do not edit: it is replaced.\n"
+
+
+# -- how the images are made ---------------------------------------------------------------
+
+
+def settings(text):
+    """``{name: value}`` of a file of shell assignments, without running it; quotes are taken off."""
+    found = {}
+    for name, value in SETTING.findall(text or ""):
+        found[name] = value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[:1] and len(value) > 1 else value
+    return found
+
+
+def install_settings(host):
+    """kernel-install's settings: of the first file, and of the drop-ins beside any of them."""
+    found = {}
+    for path in INSTALL_CONF:
+        text = host.read(path)
+        if text is not None:
+            found = settings(text)
+            break
+    for path in reversed(INSTALL_CONF):
+        for name in host.listdir(path + ".d"):
+            if name.endswith(".conf"):
+                found.update(settings(host.read("%s.d/%s" % (path, name))))
+    return found
+
+
+def preset_images(host):
+    """``[(preset file, preset, path of the image)]`` of mkinitcpio's presets that make a UKI."""
+    found = []
+    for name in host.listdir(PRESETS):
+        if not name.endswith(".preset"):
+            continue
+        text = host.read("%s/%s" % (PRESETS, name)) or ""
+        active = re.search(r"^\s*PRESETS=\(([^)]*)\)", text, re.M)
+        active = [word.strip("'\"") for word in active.group(1).split()] if active else []
+        for key, value in settings(text).items():
+            match = IMAGE_SETTING.match(key)
+            if match and match.group(1) in active and value:
+                found.append(("%s/%s" % (PRESETS, name), match.group(1), value))
+    return found
+
+
+def maker(host):
+    """``("kernel-install" | "mkinitcpio", [])``, or ``(None, [why it cannot be told])``."""
+    configured_layout = install_settings(host)
+    by_kernel_install = configured_layout.get("layout") == "uki" and host.which("kernel-install")
+    images = preset_images(host) if host.which("mkinitcpio") else []
+    if by_kernel_install and images:
+        return None, ["both kernel-install (layout=uki) and mkinitcpio (%s) make unified kernel images" % images[0][0]]
+    if by_kernel_install:
+        generator = configured_layout.get("uki_generator") or "ukify"
+        if generator != "ukify":
+            return None, ["uki_generator=%s in install.conf is not supported" % generator]
+        if not host.which("ukify"):
+            return None, ["layout=uki in install.conf, and ukify is not installed"]
+        return "kernel-install", []
+    if images:
+        return "mkinitcpio", _preset_reasons(host, images)
+    return None, [
+        "nothing that makes the unified kernel images was found (layout=uki in /etc/kernel/install.conf, or a preset "
+        "with default_uki in %s), so they would be made by hand: build them again with the parameters" % PRESETS
+    ]
+
+
+def _preset_reasons(host, images):
+    reasons = []
+    for path, preset, image in images:
+        found = settings(host.read(path))
+        if "$" in image:
+            reasons.append("%s: the path %s needs a shell to be known" % (path, image))
+        for key in (preset + "_cmdline", "ALL_cmdline"):
+            if found.get(key):
+                reasons.append("%s: %s=%s sets a command line of its own" % (path, key, found[key]))
+        if "cmdline" in found.get(preset + "_options", "") or re.search(
+                r"^\s*%s_options=\(.*cmdline" % preset, host.read(path) or "", re.M):
+            reasons.append("%s: %s_options sets a command line of its own" % (path, preset))
+    return reasons
+
+
+def _is_managed(host, item, made_by, presets):
+    if item["uki"] is None or ours(item["key"]):
+        return False
+    if made_by == "mkinitcpio":
+        return host.real(item["path"]) in presets
+    return made_by == "kernel-install" and menu.by_kernel_install(host, item)
+
+
+def managed_items(host, items):
+    """The images that have to carry ours."""
+    made_by = maker(host)[0]
+    presets = [host.real(image) for dummy, dummy2, image in preset_images(host)]
+    return [item for item in items if item["error"] is None and _is_managed(host, item, made_by, presets)]
+
+
+# -- the interface: what is there ----------------------------------------------------------
+
+
+def evidence(host, booted):
+    found, against = [], []
+    if booted["stub"]:
+        found.append("%s ran: a unified kernel image was started" % booted["stub"])
+        if booted["loader"]:
+            found, against = found + menu.common_evidence(host, booted)[0], menu.common_evidence(host, booted)[1]
+            if not (booted["entry"] or "").lower().endswith((".efi", ".conf")):
+                against.append("%s does not say which entry it started" % booted["loader"])
+        else:
+            found.append("no boot loader has left its name: the firmware started the image")
+            against += ["%s (%s)" % (why, path) for path, why in menu.OTHERS if host.exists(path)]
+    elif (booted["entry"] or "").lower().endswith(".efi") and (booted["loader"] or "").startswith("systemd-boot"):
+        found, against = menu.common_evidence(host, booted)
+        found.append("the booted entry is %s" % booted["entry"])
+    else:
+        against.append("no unified kernel image was started (no StubInfo, and no booted entry *.efi)")
+    if not against:
+        against.extend(unusable(host))
+    return found, against
+
+
+def unusable(host):
+    reasons = menu.common_reasons(host)
+    reasons += maker(host)[1]
+    if not reasons and not managed_items(host, menu.read_entries(host)):
+        reasons.append("no image in EFI/Linux of %s is one that %s makes for this system" % (
+            " or ".join(menu.partitions(host)), maker(host)[0]))
+    return reasons
+
+
+def recorded(host):
+    text = host.read(DROP_IN)
+    return entries.line_tokens(text) if text is not None and text.startswith(HEADER) else None
+
+
+def _direct(host):
+    """Whether the firmware started the image, so that there is no menu."""
+    return not (boots.text_variable(host, "LoaderInfo") or "").startswith("systemd-boot")
+
+
+# -- the interface: changing ---------------------------------------------------------------
+
+
+def edits(host, wanted, owned):
+    items = menu.read_entries(host)
+    managed = managed_items(host, items)
+    if maker(host)[0] == "mkinitcpio":
+        found = _mkinitcpio_edits(host, items, managed, wanted, owned)
+    else:
+        found = menu.cmdline_edits(host, wanted, owned, _base(host, items, managed, owned))
+    return [edit for edit in found if edit.before != edit.after]
+
+
+def _base(host, items, managed, owned):
+    """What a new ``/etc/kernel/cmdline`` begins with: the default image's line."""
+    default = menu.default_item(host, items)
+    item = ([one for one in managed if one is default] + managed)[0]
+    return [token for token in menu.without(menu.line_of(item), owned) if tokens.key(token) != MACHINE]
+
+
+def _mkinitcpio_edits(host, items, managed, wanted, owned):
+    """A drop-in of ours, where this mkinitcpio reads them and what it has is not ended by ``--``."""
+    script = host.which("mkinitcpio")
+    sources = _mkinitcpio_sources(host)
+    line = [token for path in sources for token in entries.line_tokens(host.read(path) or "")]
+    there = host.read(DROP_IN)
+    if there is not None and not there.startswith(HEADER):
+        raise HostError("%s exists and is not from this collection: move it away first" % DROP_IN)
+    if "cmdline.d" not in (host.read(script) or "") or "--" in line:
+        return menu.cmdline_edits(host, wanted, owned, _base(host, items, managed, owned))
+    found = []
+    if wanted and not sources:
+        # mkinitcpio takes the running line only for as long as there is no file at all
+        base = tokens.join(_base(host, items, managed, owned)) + "\n"
+        found.append(Edit(menu.CMDLINE, None, base, own=False))
+    text = HEADER + tokens.join(wanted) + "\n" if wanted else None
+    if text != there:
+        found.append(Edit(DROP_IN, there, text))
+    return found
+
+
+def _mkinitcpio_sources(host):
+    """Files that mkinitcpio puts together, without ours."""
+    found = [path for path in (menu.CMDLINE, menu.VENDOR_CMDLINE) if host.read(path) is not None][:1]
+    names = [name for name in host.listdir(DROP_INS) if name.endswith(".conf")]
+    return found + ["%s/%s" % (DROP_INS, name) for name in names if "%s/%s" % (DROP_INS, name) != DROP_IN]
+
+
+def configured(host):
+    if maker(host)[0] != "mkinitcpio":
+        return menu.kernel_install_line(host)
+    paths = _mkinitcpio_sources(host)
+    if host.exists(DROP_IN):
+        paths = sorted(paths[1:] + [DROP_IN]) if paths and paths[0] == DROP_IN else paths[:1] + sorted(paths[1:] + [DROP_IN])
+    paths = paths or ["/proc/cmdline"]
+    found = []
+    origin = {}
+    for path in paths:
+        for token in entries.line_tokens(host.read(path) or ""):
+            found.append(token)
+            origin[token] = path
+    return found, origin
+
+
+def generated(host):
+    return [item["path"] for item in managed_items(host, menu.read_entries(host))]
+
+
+def generate(host):
+    """Build the images again that do not carry the configured command line."""
+    wanted = _plain(configured(host)[0])
+    work = [item for item in managed_items(host, menu.read_entries(host)) if _plain(menu.line_of(item)) != wanted]
+    build(host, work)
+
+
+def _plain(line):
+    return [token for token in line if tokens.key(token) != MACHINE and not token.startswith(("BOOT_IMAGE=", "initrd="))]
+
+
+def refresh(host, kernels):
+    """Build the images of these kernels again unless the initramfs that was built for them is in them already."""
+    work = []
+    for item in managed_items(host, menu.read_entries(host)):
+        kernel = menu.kernel_of(host, item)
+        if kernel in kernels and not _carries(host, item, kernel):
+            work.append(item)
+    build(host, work)
+
+
+def _carries(host, item, kernel):
+    """Whether the initramfs in /boot is (the end of) the one in the image. mkinitcpio makes both in one go."""
+    path = "/boot/initrd.img-" + kernel
+    status = host.stat(path)
+    where = item["uki"]["sections"].get(".initrd")
+    if status is None or where is None or maker(host)[0] != "kernel-install":
+        return False
+    offset, length = where
+    for padding in range(4):  # several are put together on bounds of four bytes
+        begin = length - padding - status.st_size
+        if begin >= 0 and _same_part(host, item["path"], offset + begin, path, status.st_size):
+            return True
+    return False
+
+
+def _same_part(host, image, offset, path, size):
+    with open(host.path(image), "rb") as left, open(host.path(path), "rb") as right:
+        left.seek(offset)
+        while size > 0:
+            data = right.read(min(size, 1 << 20))
+            if not data or left.read(len(data)) != data:
+                return False
+            size -= len(data)
+    return True
+
+
+def build(host, items):
+    """Build the images of these entries aside, read them back, and put each in the place of the old one."""
+    _clean(host)  # of a run that was killed
+    if not items:
+        return
+    wanted = _plain(configured(host)[0])
+    sizes = {ASIDE + "/x": 2 * sum(host.stat(item["path"]).st_size for item in items)}
+    largest = max(items, key=lambda item: host.stat(item["path"]).st_size)
+    sizes[largest["path"]] = host.stat(largest["path"]).st_size + (4 << 20)  # one after the other
+    problems = transaction.obstacles(host, sizes)
+    if problems:
+        raise HostError("the unified kernel images were not built: %s" % "; ".join(problems))
+    try:
+        ready = []
+        for item in items:
+            ready.append((item, _build_one(host, item)))
+        for item, path in ready:
+            _check(host, item, path, wanted)
+        for item, path in ready:
+            menu.copy(host, path, item["path"])
+    finally:
+        _clean(host)
+
+
+def _build_one(host, item):
+    """Path of a new image for the kernel of an entry."""
+    kernel = menu.kernel_of(host, item)
+    if maker(host)[0] == "mkinitcpio":
+        for preset_file, preset, image in preset_images(host):
+            if host.real(image) != host.real(item["path"]):
+                continue
+            out = "%s/%s-%s.efi" % (ASIDE, posixpath.basename(preset_file), preset)
+            # the same preset, but for where its image goes, and without an initramfs of its own
+            text = ". '%s'\nPRESETS=('%s')\n%s_uki='%s'\n%s_image=''\n" % (preset_file, preset, preset, out, preset)
+            name = "%s/%s" % (ASIDE, posixpath.basename(preset_file))
+            host.write(name, text)
+            host.run(["mkinitcpio", "-p", name], timeout=BUILD_TIMEOUT)
+            return out
+        raise HostError("no preset makes %s" % item["path"])
+    image = menu.installed_kernels(host).get(kernel)
+    if image is None:
+        raise HostError("%s: the kernel %s is not installed, so its image cannot be built again" % (item["path"], kernel))
+    token = item["stem"][: -len("-" + kernel)]
+    root = "%s/%s" % (ASIDE, kernel)
+    host.write(root + "/EFI/Linux/.made-aside", "")
+    argv = ["kernel-install", "--entry-token=literal:" + token, "add", kernel, image]
+    result = host.run(argv, timeout=BUILD_TIMEOUT, env={"BOOT_ROOT": root})
+    made = [name for name in host.listdir(root + "/EFI/Linux") if name.endswith(".efi")]
+    if len(made) != 1:
+        said = (result.stderr or result.stdout).strip()[-500:]
+        raise HostError("kernel-install made no image for %s. It said: %s" % (kernel, said or "nothing"))
+    return "%s/EFI/Linux/%s" % (root, made[0])
+
+
+def _check(host, item, path, wanted):
+    """Raises HostError for a new image that is not what has to take the old one's place."""
+    new = pe.uki(host, path)
+    reasons = []
+    if _plain(tokens.split(new["cmdline"] or "")) != wanted:
+        reasons.append("its command line is %r and not %r" % (new["cmdline"], tokens.join(wanted)))
+    if new["uname"] and new["uname"] != menu.kernel_of(host, item):
+        reasons.append("it is for the kernel %s" % new["uname"])
+    if ".initrd" in item["uki"]["sections"] and not new["sections"].get(".initrd", (0, 0))[1]:
+        reasons.append("it has no initramfs")
+    if not pe.signed(host, path) and (pe.signed(host, item["path"]) or boots.secure_boot(host)):
+        reasons.append("it is not signed: give ukify the keys in uki.conf (SecureBootPrivateKey, SecureBootCertificate)")
+    if reasons:
+        raise HostError("the new image for %s is not used: %s" % (item["path"], "; ".join(reasons)))
+
+
+def _clean(host):
+    def clear(folder):
+        for name in host.listdir(folder):
+            path = folder + "/" + name
+            if host.isdir(path):
+                clear(path)
+            else:
+                host.remove(path)
+        host.remove_empty_folder(folder)
+
+    if host.exists(ASIDE):
+        clear(ASIDE)
+        host.remove_empty_folder(posixpath.dirname(ASIDE))
+
+
+# -- the interface: reading back -----------------------------------------------------------
+
+
+def view(host):
+    try:
+        items = menu.read_entries(host)
+    except HostError as exc:
+        return make_view([], [str(exc)])
+    managed = managed_items(host, items)
+    found, problems = menu.view_items(host, items, managed)
+    if _direct(host):
+        # the firmware knows which image it starts, by its own list; this boot's is the best that is known
+        name = (boots.text_variable(host, "LoaderImageIdentifier") or "").replace("\\", "/").lower()
+        for one in found:
+            one["default"] = bool(name) and bool(one["image"]) and one["image"].lower().endswith(name)
+        problems = [reason for reason in problems if "by default" not in reason]
+        if not any(one["default"] for one in found):
+            problems.append("what boots by default cannot be told: the firmware starts the image")
+    for item in items:
+        if item["error"] and item["id"].endswith(".efi") and _named_as_ours(host, item):
+            problems.append(item["error"])
+    if maker(host)[0] == "kernel-install":
+        problems += menu.missing_kernels(host, found, "EFI/Linux")
+    return make_view(found, problems)
+
+
+def _named_as_ours(host, item):
+    presets = [host.real(image) for dummy, dummy2, image in preset_images(host)]
+    return host.real(item["path"]) in presets or any(
+        item["stem"].lower().startswith(token.lower() + "-") for token in menu.entry_tokens(host))
+
+
+# -- the interface: entries of our own -----------------------------------------------------
+
+
+def fallback(host, owned):
+    items = menu.read_entries(host)
+    wanted = {}
+    automatic = maker(host)[0] == "kernel-install"
+    possible = owned is not None and not _direct(host) and not boots.secure_boot(host)
+    if possible:
+        managed = managed_items(host, items)
+        default = menu.default_item(host, items)
+        one = [item for item in managed if item is default] or managed[:1]
+        for item in managed if automatic else one:
+            version = menu.kernel_of(host, item)
+            name = version if automatic else item["stem"]
+            path = "%s/loader/entries/%s%s-%s.conf" % (item["root"].rstrip("/"), menu.LAST, FALLBACK_ID, name)
+            wanted[path] = menu.fallback_text(
+                entries.first(item["fields"], "title") or "Linux %s" % version, version or name,
+                [("efi", item["path"][len(item["root"].rstrip("/")):])], menu.off_line(menu.line_of(item), owned),
+            )  # fmt: skip
+    return menu.own_edits(host, items, FALLBACK_ID, wanted) + menu.plugin_edits(
+        host, menu.PLUGIN_TEXT if possible and automatic else None)
+
+
+def trial_obstacles(host):
+    if _direct(host):
+        return ["the firmware starts the image, so there is no boot loader that could start another one once"]
+    reasons = menu.one_shot_obstacles(host)
+    if boots.secure_boot(host):
+        reasons.append("Secure Boot is on, and the trial would have to be an image signed as the others are")
+    try:
+        items = menu.read_entries(host)
+        default = menu.default_item(host, items)
+        if default is None or not any(default is item for item in managed_items(host, items)):
+            reasons.append("the default entry is none that this backend cares for")
+        elif menu.kernel_of(host, default) not in menu.installed_kernels(host):
+            reasons.append("the kernel %s of the default entry is not installed" % menu.kernel_of(host, default))
+        else:
+            reasons += menu.space_obstacles(host, default["root"], _trial_file(default, menu.TRIAL_IMAGE),
+                                            [default["path"]])  # kernel and initramfs, as it has both
+    except HostError as exc:
+        reasons.append(str(exc))
+    return reasons
+
+
+def _trial_file(item, name):
+    return item["root"].rstrip("/") + "/" + name
+
+
+def trial(host, kernel, image, line):
+    items = menu.read_entries(host)
+    if kernel is None:
+        return menu.own_edits(host, items, TRIAL_ID, {})
+    item = _template(host, items, kernel)
+    rows = [("linux", "/" + menu.TRIAL_KERNEL), ("initrd", "/" + menu.TRIAL_IMAGE)]
+    title = entries.first(item["fields"], "title") or "Linux %s" % kernel
+    return menu.own_edits(host, items, TRIAL_ID, {
+        menu.trial_path(item["root"]): menu.trial_text(title, kernel, rows, line)})
+
+
+def trial_binary(host, kernel, image, line, check=False):
+    """Kernel and initramfs of the trial on the EFI partition."""
+    wanted = {}
+    if kernel is not None:
+        item = _template(host, menu.read_entries(host), kernel)
+        wanted[_trial_file(item, menu.TRIAL_KERNEL)] = menu.installed_kernels(host)[kernel]
+        wanted[_trial_file(item, menu.TRIAL_IMAGE)] = image
+    return menu.put_binaries(host, wanted, check)
+
+
+def _template(host, items, kernel):
+    default = menu.default_item(host, items)
+    managed = managed_items(host, items)
+    for item in [one for one in managed if one is default] + managed:
+        if menu.kernel_of(host, item) == kernel and kernel in menu.installed_kernels(host):
+            return item
+    raise HostError("no ordinary entry starts the kernel %s, or it is not installed" % kernel)
+
+
+once = menu.once
+set_once = menu.set_once
