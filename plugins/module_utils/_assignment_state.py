@@ -17,6 +17,8 @@ import re
 ASKED_FOLDER = "/etc/vfio-host"
 STATE_FOLDER = "/var/lib/vfio-host"
 DEVICES = ASKED_FOLDER + "/devices"
+VARIABLE = "VFIO_HOST_DEVICES"
+"""Environment of a build that takes another list than DEVICES into its image."""
 
 HEADER = (
     "# Managed by the vfio.host collection (module vfio_binding). Do not edit: it is replaced.\n"
@@ -24,13 +26,25 @@ HEADER = (
 )
 
 FIELDS = ("address", "vendor", "device", "subsystem_vendor", "subsystem_device", "serial", "driver")
-DRIVERS = ("vfio-pci",)
+DRIVER = "vfio-pci"
+VARIANT = re.compile(r"^[a-z0-9][a-z0-9_-]*[_-]vfio[_-]pci\Z")
+"""Drivers of the kernel's vfio folder for one family of devices: ``mlx5_vfio_pci``, ``nvgrace-gpu-vfio-pci``."""
 
 PATTERNS = {
-    "address": (re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$"), "like 0000:01:00.0"),
-    "serial": (re.compile(r"^[0-9a-f]{2}(-[0-9a-f]{2}){7}$"), "like 00-11-22-ff-fe-33-44-55"),
+    "address": (re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]\Z"), "like 0000:01:00.0"),
+    "serial": (re.compile(r"^[0-9a-f]{2}(-[0-9a-f]{2}){7}\Z"), "like 00-11-22-ff-fe-33-44-55"),
 }
-ID = re.compile(r"^[0-9a-f]{4}$")
+ID = re.compile(r"^[0-9a-f]{4}\Z")
+
+
+def module_of(driver):
+    """Name of a driver's module as the kernel says it; two names of one driver have the same."""
+    return driver.replace("-", "_")
+
+
+def is_vfio(driver):
+    """Whether a driver gives a function to guests: vfio-pci or a variant of it."""
+    return isinstance(driver, str) and (module_of(driver) == "vfio_pci" or bool(VARIANT.match(driver)))
 
 
 def identity(given, place="devices"):
@@ -42,9 +56,11 @@ def identity(given, place="devices"):
     for field in FIELDS:
         value = given.get(field)
         if field == "driver":
-            value = value or "vfio-pci"
-            if value not in DRIVERS:
-                raise ValueError("%s: driver %r is not one of %s" % (place, value, ", ".join(DRIVERS)))
+            value = DRIVER if not value or value == "vfio_pci" else value
+            if not is_vfio(value):
+                raise ValueError(
+                    "%s: driver %r is neither %s nor a variant of it like mlx5_vfio_pci" % (place, value, DRIVER)
+                )
         elif field == "serial" and value in (None, "", "-"):
             value = None
         else:

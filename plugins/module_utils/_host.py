@@ -300,6 +300,40 @@ class Host:
         self._sync_folder(os.path.dirname(outside))
         return True
 
+    def copy(self, source, target, mode=0o600):
+        """Copy a large file. Atomic like :meth:`write`, and ``target`` may be on another filesystem."""
+        outside = self.path(target)
+        folder = os.path.dirname(outside)
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        fd, temporary = tempfile.mkstemp(prefix=".vfio-host-", dir=folder)
+        try:
+            with os.fdopen(fd, "wb") as sink, open(self.path(source), "rb") as handle:
+                shutil.copyfileobj(handle, sink, 1 << 20)
+                sink.flush()
+                os.fsync(sink.fileno())
+            if os.stat(temporary).st_mode & 0o7777 != mode:
+                os.chmod(temporary, mode)
+            os.rename(temporary, outside)
+        except BaseException:
+            if os.path.lexists(temporary):
+                os.unlink(temporary)
+            raise
+        self._sync_folder(folder)
+
+    def replace(self, source, target, mode=None):
+        """Put a finished file in the place of another one in the same folder; a power cut leaves either whole."""
+        inside = self.path(source)
+        fd = os.open(inside, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if mode is not None and os.fstat(fd).st_mode & 0o7777 != mode:  # FAT has no modes to change
+                os.fchmod(fd, mode)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        outside = self.path(target)
+        os.rename(inside, outside)
+        self._sync_folder(os.path.dirname(outside))
+
     def remove_empty_folder(self, path):
         """Remove a folder of ours when nothing is left in it. True if it went."""
         try:
@@ -376,20 +410,22 @@ class Host:
             return None
         return shutil.which(name, path=COMMAND_PATH)
 
-    def run(self, argv, timeout=COMMAND_TIMEOUT, stdin=None, check=True, log=None):
+    def run(self, argv, timeout=COMMAND_TIMEOUT, stdin=None, check=True, log=None, env=None):
         """Run a command without a shell, in the C locale, with a deadline.
 
+        ``env``: variables for it, beside those of this process. ``commands`` is told of them, as a
+        third argument, only when there are any.
         ``log`` is a file outside ``root`` that both output streams are appended to, for commands
         that take minutes; ``stderr`` of the result then holds the end of that file.
         Returns a Result. Raises HostTimeout at the deadline (the whole process group is ended),
         HostError when it cannot be started or, with ``check``, when it ends non-zero.
         """
         if self.commands is not None:
-            result = self.commands(list(argv), stdin)
+            result = self.commands(list(argv), stdin, dict(env)) if env else self.commands(list(argv), stdin)
         elif not self.live:
             raise HostError("%s: a recorded tree runs no commands" % argv[0])
         else:
-            result = self._execute(argv, timeout, stdin, log)
+            result = self._execute(argv, timeout, stdin, log, env)
         if check and result.rc != 0:
             raise HostError(
                 "%s ended with %d: %s"
@@ -397,10 +433,11 @@ class Host:
             )
         return result
 
-    def _execute(self, argv, timeout, stdin, log=None):
+    def _execute(self, argv, timeout, stdin, log=None, env=None):
         environment = dict(os.environ, LC_ALL="C", LANGUAGE="C")
         # An ordinary user's path often lacks the folders where sfdisk and mke2fs are.
         environment["PATH"] = os.pathsep.join(filter(None, (environment.get("PATH"), COMMAND_PATH)))
+        environment.update(env or {})
         sink = open(log, "ab") if log else subprocess.PIPE
         try:
             process = subprocess.Popen(
@@ -438,8 +475,9 @@ class Host:
         )
 
     @contextlib.contextmanager
-    def pipe(self, argv, path, offset=0, timeout=COMMAND_TIMEOUT):
-        """Feed a file from ``offset`` on to a filter (a decompressor), yield its output as a binary file.
+    def pipe(self, argv, path, offset=0, timeout=COMMAND_TIMEOUT, length=None):
+        """Feed a file from ``offset`` on, or ``length`` bytes of it, to a filter (a decompressor), yield its
+        output as a binary file.
 
         Nothing is held in memory. The filter sees only the open file, so this works for a recorded
         tree too. It may be left early. Raises HostTimeout at the deadline, HostError when the filter
@@ -457,12 +495,17 @@ class Host:
                     os.lseek(source.fileno(), offset, os.SEEK_SET)
                     process = subprocess.Popen(
                         list(argv),
-                        stdin=source.fileno(),
+                        stdin=source.fileno() if length is None else subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         stderr=errors,
                         env=dict(os.environ, LC_ALL="C", LANGUAGE="C"),
                         start_new_session=True,
                     )
+                    if length is not None:
+                        feeder = threading.Thread(
+                            target=self._feed, args=(os.dup(source.fileno()), process.stdin, length), daemon=True
+                        )
+                        feeder.start()
             except OSError as exc:
                 raise HostError("%s < %s: %s" % (argv[0], path, exc.strerror)) from exc
             timer = threading.Timer(timeout, expire)
@@ -489,6 +532,20 @@ class Host:
                 errors.seek(0)
                 said = errors.read(2000).decode("utf-8", "backslashreplace").strip()
                 raise HostError("%s < %s ended with %d: %s" % (argv[0], path, ended, said))
+
+    @staticmethod
+    def _feed(source, sink, length):
+        """Copy ``length`` bytes to a filter; one that left early is no error here."""
+        try:
+            with os.fdopen(source, "rb", buffering=0) as handle, sink:
+                while length > 0:
+                    data = handle.read(min(length, 1 << 16))
+                    if not data:
+                        break
+                    length -= len(data)
+                    sink.write(data)
+        except (OSError, ValueError):
+            pass
 
     @staticmethod
     def _end(process):

@@ -16,9 +16,13 @@ description:
     At boot the script runs before udev loads a driver, and gives a function to vfio-pci only if it still is the one
     that was asked for.
   - Then opens each image with a reader of its own and compares what is inside. An image that is stale or cannot be read
-    is a failure.
+    is a failure. Images that boot entries carry elsewhere (a copy on the EFI partition, the section of a unified kernel
+    image) are renewed through the boot loader and compared too.
+  - Builds each image beside the old one, reads it, and only then puts it in its place, so that whatever ends the run
+    leaves a whole image. Too little room, and a filesystem that is mounted read-only, are found before.
   - Images are built only when what is inside would differ. What was verified is remembered
     (C(/var/lib/vfio-host/initramfs.json)), so that a run with nothing to do opens nothing.
+  - A card is taken whole or not at all. If one of its listed functions is not what was asked, all stay with the host.
   - The script says in the kernel log what it did (C(vfio-host:)). With C(vfio_host=off) on the kernel command line it
     does nothing.
 extends_documentation_fragment:
@@ -32,9 +36,10 @@ options:
     default: present
   generator:
     description:
-      - What builds the images. V(auto) goes by what is installed and refuses when that is not supported.
+      - What builds the images. V(auto) goes by what builds them for new kernels, and refuses when that is not supported
+        or not clear.
     type: str
-    choices: [auto, initramfs-tools]
+    choices: [auto, initramfs-tools, dracut, mkinitcpio]
     default: auto
   rebuild_timeout:
     description:
@@ -48,8 +53,10 @@ options:
       - When it is empty or left out, the file is read.
     type: str
 notes:
-  - If building fails, the files in C(/etc/initramfs-tools) are put back as they were and the old image stays.
-  - Needs room for one more image in C(/boot).
+  - If building fails, our files are put back as they were and the old image stays.
+  - Needs room for one more image beside each image, on the EFI partition too where copies are there.
+  - Where there is room in C(/var/lib/vfio-host), images are kept as they were. V(absent) puts them back, byte for
+    byte, if an image built without ours holds the same apart from times.
 seealso:
   - module: vfio.host.vfio_binding
   - module: vfio.host.kernel_cmdline
@@ -84,7 +91,7 @@ evidence:
   elements: str
   returned: success
 images:
-  description: The images of the installed kernels.
+  description: The images of the installed kernels, and those that boot entries carry.
   type: list
   elements: dict
   returned: success
@@ -117,7 +124,11 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "generator": {"type": "str", "choices": ["auto", "initramfs-tools"], "default": "auto"},
+            "generator": {
+                "type": "str",
+                "choices": ["auto", "initramfs-tools", "dracut", "mkinitcpio"],
+                "default": "auto",
+            },
             "rebuild_timeout": {"type": "int", "default": 900},
             "devices_content": {"type": "str"},
         },

@@ -58,9 +58,11 @@ options:
         description: A name to show in the result.
         type: str
       driver:
-        description: The driver to bind to.
+        description:
+          - The driver to bind to, V(vfio-pci) or a variant of it for this device, like V(mlx5_vfio_pci) or
+            V(nvgrace-gpu-vfio-pci).
+          - Where a kernel has no such variant the device stays with the host, and the kernel log says so.
         type: str
-        choices: [vfio-pci]
         default: vfio-pci
   state:
     description:
@@ -161,7 +163,7 @@ def main():
                     "class": {"type": "str"},
                     "serial": {"type": "str"},
                     "name": {"type": "str"},
-                    "driver": {"type": "str", "choices": ["vfio-pci"], "default": "vfio-pci"},
+                    "driver": {"type": "str", "default": "vfio-pci"},
                 },
             },
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

@@ -116,8 +116,12 @@ def still_given(host, state, wanted):
     return {
         address: record
         for address, record in state.items()
-        if address not in wanted and driver_of(host, address) in asked.DRIVERS
+        if address not in wanted and asked.is_vfio(driver_of(host, address))
     }
+
+
+def _bound(driver, wanted):
+    return driver is not None and asked.module_of(driver) == asked.module_of(wanted)
 
 
 def read_state(host):
@@ -176,7 +180,7 @@ def run(host, params, check_mode):
             "name": names[item["address"]],
             "driver": live[item["address"]]["driver"],
             "wanted": item["driver"],
-            "bound": live[item["address"]]["driver"] == item["driver"],
+            "bound": _bound(live[item["address"]]["driver"], item["driver"]),
         }
         for item in sorted(wanted, key=lambda one: one["address"])
     ]
@@ -200,7 +204,7 @@ def _absent(host, before, state_before, state, given, check_mode):
     for address in sorted(addresses):
         driver = driver_of(host, address)
         functions.append(
-            {"address": address, "name": None, "driver": driver, "wanted": None, "bound": driver in asked.DRIVERS}
+            {"address": address, "name": None, "driver": driver, "wanted": None, "bound": asked.is_vfio(driver)}
         )
     changed = before is not None or state_before is not None
     if changed and not check_mode:

@@ -35,6 +35,9 @@ def test_upper_case_is_one_way_of_writing_it():
         ("serial", "1234"),
         ("serial", SERIAL + "\n0000:00:02.0"),
         ("driver", "nouveau"),
+        ("driver", "mlx5_vfio_pci\n"),
+        ("driver", "vfio-pci -"),
+        ("vendor", "1234\n"),
     ],
 )
 def test_bad_values_are_refused_by_name(field, value):
@@ -51,3 +54,13 @@ def test_twice_is_refused():
 def test_a_damaged_line_is_named(line):
     with pytest.raises(ValueError, match="line 2: "):
         asked.parse("# header\n%s\n" % line)
+
+
+def test_variant_drivers_are_drivers():
+    for name in ("mlx5_vfio_pci", "nvgrace-gpu-vfio-pci", "virtio_vfio_pci"):
+        assert asked.identity(dict(GPU, driver=name))["driver"] == name
+        assert asked.is_vfio(name)
+        assert asked.parse(asked.render([asked.identity(dict(GPU, driver=name))]))[0]["driver"] == name
+    assert asked.identity(dict(GPU, driver="vfio_pci"))["driver"] == "vfio-pci"
+    assert asked.module_of("nvgrace-gpu-vfio-pci") == "nvgrace_gpu_vfio_pci"
+    assert not asked.is_vfio(None)

@@ -19,6 +19,10 @@ EARLY = archive({"kernel/x86/microcode/GenuineIntel.bin": b"\1\2\3" * 100})
 MAIN = archive({".": b"", "bin/big": b"x" * 300000, "./etc/wanted": b"content\n", "odd": b"123"})
 
 
+ZSTD = b"\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00"
+"""A frame of nothing."""
+
+
 def filtered(command):
     def make(data):
         if not shutil.which(command[0]):
@@ -128,17 +132,63 @@ def test_a_filter_that_hangs_is_ended(read, monkeypatch):
     monkeypatch.setitem(reader.FILTERS, "zstd", ["sleep", "60"])
     started = time.monotonic()
     with pytest.raises(reader.ImageError, match="did not end within"):
-        read(b"\x28\xb5\x2f\xfdxxxx", timeout=1.0)
+        read(ZSTD, timeout=1.0)
     assert time.monotonic() - started < 20
 
 
 def test_a_filter_that_is_not_installed_is_named(read, monkeypatch):
     monkeypatch.setitem(reader.FILTERS, "zstd", ["no-such-filter"])
     with pytest.raises(reader.ImageError, match="no-such-filter.*No such file"):
-        read(b"\x28\xb5\x2f\xfdxxxx")
+        read(ZSTD)
 
 
 def test_a_python_without_lzma_says_so(read, monkeypatch):
     monkeypatch.setattr(reader, "lzma", None)
     with pytest.raises(reader.ImageError, match="compressed with xz, which this Python cannot read"):
         read(lzma.compress(MAIN))
+
+
+@pytest.mark.parametrize("second", sorted(COMPRESS))
+@pytest.mark.parametrize("first", sorted(COMPRESS))
+def test_segments_of_any_format_follow_each_other(read, first, second):
+    later = archive({"etc/wanted": b"new", "later": b""})
+    padding = bytes(3)
+    image = read(COMPRESS[first](MAIN) + padding + COMPRESS[second](later) + padding)
+    assert image.files == {"etc/wanted": b"new"}
+    assert {"bin/big", "later"} <= image.names
+
+
+@pytest.mark.parametrize("form", sorted(COMPRESS))
+def test_a_part_of_a_file_is_read_and_nothing_around_it(tmp_path, form):
+    inside = EARLY + COMPRESS[form](MAIN)
+    (tmp_path / "image").write_bytes(b"#" * 777 + inside + b"#" * 777)
+    image = reader.read_image(Host(str(tmp_path)), "/image", ("etc/wanted",), offset=777, length=len(inside))
+    assert image.files == {"etc/wanted": b"content\n"}
+    short = len(inside) - len(COMPRESS[form](MAIN)) // 2
+    with pytest.raises(reader.ImageError):
+        reader.read_image(Host(str(tmp_path)), "/image", (), offset=777, length=short)
+
+
+@pytest.mark.parametrize("options", [["--no-check"], ["--check", "-T2", "-B10000"]])
+def test_frames_of_zstd_with_and_without_a_checksum(read, options):
+    data = filtered(["zstd", "-q", "-c"] + options)(MAIN)
+    assert read(data + data + gzip.compress(MAIN)).files == {"etc/wanted": b"content\n"}
+
+
+def test_the_content_says_nothing_of_time(tmp_path):
+    def content(data):
+        (tmp_path / "image").write_bytes(data)
+        return reader.read_image(Host(str(tmp_path)), "/image", (), members=True).content()
+
+    later = MAIN.replace(b"070701" + b"0" * 8, b"070701" + b"0000000A")
+    stamped = bytearray(MAIN)
+    stamped[46:54] = b"5F000000"  # the time of the first member
+    assert content(MAIN) == content(gzip.compress(MAIN)) == content(bytes(stamped)) == content(later)
+    assert content(MAIN) != content(MAIN.replace(b"content", b"CONTENT"))
+    assert content(MAIN) != content(MAIN.replace(b"000081A4", b"000081ED", 1))
+    assert content(MAIN) != content(archive({".": b"", "bin/big": b"x" * 300000, "./etc/wanted": b"content\n"}))
+
+
+def test_the_kernels_whose_modules_are_in_it(read):
+    names = {"usr/lib/modules/6.1-a/kernel/x.ko": b"", "lib/modules/6.2/y": b"", "usr/lib/modules/6.3": b""}
+    assert read(archive(names)).versions() == {"6.1-a", "6.2"}

@@ -5,22 +5,24 @@ from __future__ import annotations
 
 import gzip
 import os
+import struct
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import initramfs_tools as tools
-from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import manage
+from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import manage, modules, script
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, Result
 from ansible_collections.vfio.host.tests.unit.boot.cpio import archive
 from ansible_collections.vfio.host.tests.unit.boot.functions import AUDIO, GPU
 
 DEVICES = asked.render([asked.identity(GPU)])
 KERNELS = ("6.1.0-50-amd64", "6.0.0-1-amd64")
-MODULES = "usr/lib/modules/6.1/kernel/drivers/vfio/"
+MODULES = "usr/lib/modules.d/kernel/drivers/vfio/"
 
 
 class Builder(Host):
-    """A recorded Debian host on which update-initramfs puts into an image what the real one does."""
+    """A recorded Debian host on which mkinitramfs puts into an image what the real one does."""
 
     def __init__(self, root):
         super().__init__(root, commands=self.command)
@@ -28,6 +30,7 @@ class Builder(Host):
         self.fail = None
         self.order = None
         self.built = 0
+        self.more = {}
         self.write("/usr/sbin/update-initramfs", "mkinitramfs ${OPTS}\n")
         self.write("/usr/share/initramfs-tools/init", "")
         self.write(asked.DEVICES, DEVICES)
@@ -38,14 +41,14 @@ class Builder(Host):
         self.write("/boot/vmlinuz-5.0-removed", "")
         self.write("/boot/initrd.img-5.0-removed", "")
 
-    def image(self, version):
+    def image(self, version, path=None, devices=asked.DEVICES):
         files = {"init": b"", "scripts/init-top/udev": b""}
         scripts = ["udev"]
         if self.exists(tools.SCRIPT):
             files[tools.IN_IMAGE_SCRIPT] = self.read_bytes(tools.SCRIPT)
             scripts.insert(0, "00-vfio-host")
-        if self.exists(tools.HOOK) and self.exists(asked.DEVICES):
-            files[tools.IN_IMAGE_DEVICES] = self.read_bytes(asked.DEVICES)
+        if self.exists(tools.HOOK) and self.exists(devices):
+            files[tools.IN_IMAGE_DEVICES] = self.read_bytes(devices)
             for name in ("pci/vfio-pci.ko", "vfio.ko", "vfio_iommu_type1.ko.xz"):
                 files[MODULES + name] = b""
         scripts = self.order or scripts
@@ -53,15 +56,17 @@ class Builder(Host):
             '/scripts/init-top/%s "$@"\n[ -e /conf/param.conf ] && . /conf/param.conf\n' % name for name in scripts
         ).encode()
         self.built += 1
-        files["build"] = b"x" * self.built  # two builds are never alike
-        self.write("/boot/initrd.img-" + version, gzip.compress(archive(files)))
+        files.update(self.more)
+        data = gzip.compress(archive(files), mtime=self.built)  # two builds are never alike
+        self.write(path or "/boot/initrd.img-" + version, data)
 
-    def command(self, argv, stdin):
+    def command(self, argv, stdin, env=None):
         self.calls.append(argv)
         if self.fail is not None:
             return self.fail(argv)
-        self.image(argv[-1])
-        return Result(argv, 0, "update-initramfs: Generating\n", "")
+        if argv[0] == "mkinitramfs":
+            self.image(argv[-1], argv[2], (env or {}).get("VFIO_HOST_DEVICES", asked.DEVICES))
+        return Result(argv, 0, "%s  %s\n" % ("0" * 40, argv[-1]), "")
 
     def tree(self):
         found = {}
@@ -84,17 +89,40 @@ def opened(monkeypatch):
     paths = []
     real = manage.read_image
 
-    def spy(host, path, wanted, timeout):
+    def spy(host, path, *rest, **more):
         paths.append(path)
-        return real(host, path, wanted, timeout)
+        return real(host, path, *rest, **more)
 
     monkeypatch.setattr(manage, "read_image", spy)
     return paths
 
 
-def go(host, state="present", check=False, **more):
+class Loader:
+    """A boot loader whose entries load what is told; refresh() does what is told."""
+
+    NAME = "loader"
+
+    def __init__(self, entries=(), refresh=None):
+        self.entries = entries
+        self.asked = []
+        self.then = refresh
+
+    def view(self, dummy):
+        return loaders.view(self.entries)
+
+    def refresh(self, host, kernels):
+        self.asked.append(kernels)
+        if self.then:
+            self.then()
+
+
+def go(host, state="present", check=False, loader=None, **more):
     params = {"state": state, "generator": "auto", "rebuild_timeout": 900, "devices_content": None}
-    return manage.run(host, dict(params, **more), check)
+    return manage.run(host, dict(params, **more), check, loader or Loader())
+
+
+def built(version):
+    return ["mkinitramfs", "-o", "/boot/.vfio-host-new-initrd.img-" + version, version]
 
 
 def test_check_predicts_and_touches_nothing_then_the_run_does_it(host):
@@ -104,7 +132,7 @@ def test_check_predicts_and_touches_nothing_then_the_run_does_it(host):
     done = go(host)
     assert predicted == done
     assert done["changed"] is done["reboot_required"] is True
-    assert host.calls == [["update-initramfs", "-u", "-k", version] for version in sorted(KERNELS)]
+    assert host.calls == [built(version) for version in sorted(KERNELS)]
     assert [diff["after_header"] for diff in done["diff"]][:2] == [tools.HOOK, tools.SCRIPT]
     assert [image["rebuilt"] for image in done["images"]] == [True, True]
     for path in (tools.HOOK, tools.SCRIPT):
@@ -148,7 +176,7 @@ def test_an_image_without_ours_is_rebuilt_alone(host):
     host.write("/boot/initrd.img-" + KERNELS[0], gzip.compress(archive({"init": b""})))
     result = go(host)
     assert result["changed"] is True
-    assert host.calls == [["update-initramfs", "-u", "-k", KERNELS[0]]]
+    assert host.calls == [built(KERNELS[0])]
     assert "our script is not in it" in result["images"][1]["because"]
 
 
@@ -205,9 +233,9 @@ def test_an_order_without_one_of_them_is_a_failure(host, order, reason):
 
 
 def test_a_tool_that_does_nothing_is_a_failure(host):
-    host.fail = lambda argv: Result(argv, 0, "", "W: /boot is ro mounted.")
+    host.fail = lambda argv: Result(argv, 0, "", "W: something is odd.")
     before = host.tree()
-    with pytest.raises(HostError, match="our script is not in it.*ro mounted"):
+    with pytest.raises(HostError, match="new-initrd.img-6.0.0-1-amd64 does not exist.*is odd"):
         go(host)
     assert host.tree() == before
 
@@ -221,11 +249,11 @@ def test_a_failed_build_puts_the_files_back(host, again):
     before = host.tree()
 
     def fail(argv):
-        host.write("/boot/initrd.img-%s.new" % argv[-1], "half")
+        host.write(argv[2], "half")
         return Result(argv, 1, "", "No space left on device")
 
     host.fail = fail
-    with pytest.raises(HostError, match="No space left.*already rebuilt: none; not rebuilt: 6"):
+    with pytest.raises(HostError, match="No space left.*already rebuilt: none; not rebuilt: /boot/initrd.img-6"):
         go(host)
     after = host.tree()
     assert {path: entry[:2] for path, entry in before.items()} == {path: entry[:2] for path, entry in after.items()}
@@ -241,6 +269,52 @@ def test_too_little_space_is_refused_with_numbers(host, monkeypatch):
     assert go(host)["changed"] is True
     monkeypatch.setattr(manage, "free_bytes", lambda dummy, path: 0)
     assert go(host)["changed"] is False
+
+
+def test_check_mode_finds_too_little_space_too(host, monkeypatch):
+    monkeypatch.setattr(manage, "free_bytes", lambda dummy, path: 5 << 20)
+    with pytest.raises(HostError, match="/boot has 5 MiB free"):
+        go(host, check=True)
+
+
+def test_a_read_only_boot_is_refused_before_anything_is_written(host, monkeypatch):
+    monkeypatch.setattr(manage, "read_only", lambda dummy, path: path == "/boot")
+    before = host.tree()
+    with pytest.raises(HostError, match="/boot is mounted read-only"):
+        go(host)
+    assert host.tree() == before
+
+
+def test_a_full_efi_partition_is_found_before_the_build(host, monkeypatch):
+    host.image(KERNELS[0], "/efi/token/initrd.img")
+    monkeypatch.setattr(manage, "free_bytes", lambda dummy, path: 0 if path.startswith("/efi") else 1 << 40)
+    before = host.tree()
+    entry = loaders.entry("a", "A", KERNELS[0], [], initrds=["/efi/token/initrd.img"])
+    with pytest.raises(HostError, match="/efi/token has 0 MiB free"):
+        go(host, loader=Loader([entry]))
+    assert host.tree() == before
+
+
+def test_what_a_killed_run_left_goes_and_counts_as_room(host, monkeypatch):
+    host.write("/boot/.vfio-host-new-initrd.img-" + KERNELS[0], b"x" * (8 << 20))
+    monkeypatch.setattr(manage, "free_bytes", lambda dummy, path: 4 << 20)
+    assert go(host)["changed"] is True
+    assert not [name for name in host.listdir("/boot") if name.startswith(".")]
+
+
+def test_an_image_is_read_before_it_takes_the_place_of_the_old_one(host):
+    old = host.read_bytes("/boot/initrd.img-" + KERNELS[0])
+    host.order = ["udev", "00-vfio-host"]
+    with pytest.raises(HostError, match="udev before our script"):
+        go(host)
+    assert host.read_bytes("/boot/initrd.img-" + KERNELS[0]) == old
+    assert not [name for name in host.listdir("/boot") if name.startswith(".")]
+
+
+def test_the_mode_of_an_image_is_kept(host):
+    os.chmod(host.path("/boot/initrd.img-" + KERNELS[0]), 0o640)
+    go(host)
+    assert host.stat("/boot/initrd.img-" + KERNELS[0]).st_mode & 0o7777 == 0o640
 
 
 def test_updates_that_are_switched_off_are_refused(host):
@@ -262,6 +336,7 @@ def test_absent_leaves_nothing_in_files_and_images(host):
     assert predicted == done and done["changed"] is True
     assert len(host.calls) == 2
     assert {path: entry[:2] for path, entry in host.tree().items() if "initrd" not in path} == before
+    assert not host.exists(asked.STATE_FOLDER)
     host.calls.clear()
     assert go(host, "absent")["changed"] is False
     assert host.calls == []
@@ -277,7 +352,13 @@ def test_a_killed_removal_is_finished_by_the_next_run(host):
 
 def test_an_image_that_keeps_ours_on_removal_is_a_failure(host):
     go(host)
-    host.fail = lambda argv: Result(argv, 0, "", "")
+    keeps = host.read_bytes("/boot/initrd.img-" + KERNELS[0])
+
+    def fail(argv):
+        host.write(argv[2], keeps)
+        return Result(argv, 0, "", "")
+
+    host.fail = fail
     with pytest.raises(HostError, match="scripts/init-top/00-vfio-host is still in it"):
         go(host, "absent")
     assert host.exists(tools.SCRIPT) and host.exists(manage.STATE)
@@ -305,8 +386,8 @@ def test_no_image_at_all_is_refused(host):
 @pytest.mark.parametrize(
     "path, text, reason",
     [
-        ("/usr/sbin/update-initramfs", None, r"no /usr/sbin/update-initramfs\), found dracut"),
-        ("/usr/sbin/update-initramfs", "exec dracut\n", "another generator's.*found dracut"),
+        ("/usr/sbin/update-initramfs", None, r"no /usr/sbin/update-initramfs\).*, found .*dracut"),
+        ("/usr/sbin/update-initramfs", "exec dracut\n", "another generator's.*found .*dracut"),
         ("/usr/share/initramfs-tools/init", None, "no /usr/share/initramfs-tools/init"),
     ],
 )
@@ -322,15 +403,250 @@ def test_modules_may_be_built_in(host):
     go(host)
     image = manage.read_image(host, "/boot/initrd.img-" + KERNELS[0], tools.wanted_paths())
     image.names = {name for name in image.names if ".ko" not in name}
-    missing = ["the module %s is not in it" % name for name in tools.MODULES]
+    missing = ["the module %s is not in it" % name for name in modules.ALWAYS]
     assert tools.problems(image, DEVICES.encode(), set()) == missing
-    assert tools.problems(image, DEVICES.encode(), set(tools.MODULES)) == []
+    assert manage.check_image(host, tools, image, DEVICES.encode(), KERNELS[0]) == missing
+    assert tools.problems(image, DEVICES.encode(), set(modules.ALWAYS)) == []
     for version in KERNELS:
-        host.write("/lib/modules/%s/modules.builtin" % version, "kernel/drivers/vfio/pci/vfio-pci.ko\n")
+        text = "".join("kernel/drivers/vfio/%s.ko\n" % name for name in ("pci/vfio-pci", "vfio", "vfio_iommu_type1"))
+        host.write("/lib/modules/%s/modules.builtin" % version, text)
     assert "vfio_pci" in tools.builtin_modules(host, KERNELS[0])
+    assert manage.check_image(host, tools, image, DEVICES.encode(), KERNELS[0]) == []
+
+
+def depmod(host, version, more=""):
+    host.write(
+        "/lib/modules/%s/modules.dep" % version,
+        "kernel/vfio/pci/vfio-pci.ko: kernel/vfio/pci/vfio-pci-core.ko kernel/vfio/vfio.ko\n"
+        "kernel/vfio/pci/vfio-pci-core.ko: kernel/vfio/vfio.ko\n"
+        "kernel/vfio/vfio.ko:\nkernel/vfio/vfio_iommu_type1.ko: kernel/vfio/vfio.ko\n" + more,
+    )
+
+
+def test_what_a_module_needs_has_to_be_in_the_image_too(host):
+    depmod(host, KERNELS[1])
+    with pytest.raises(HostError, match="6.0.0-1-amd64 was built, but read back: the module vfio_pci_core is not"):
+        go(host)
+    host.more = {MODULES + "pci/vfio-pci-core.ko": b""}
+    assert go(host)["changed"] is True
+
+
+def test_vfio_virqfd_is_wanted_where_the_kernel_has_it_as_a_module(host):
+    host.more = {MODULES + "pci/vfio-pci-core.ko": b""}
+    depmod(host, KERNELS[0])
+    depmod(host, KERNELS[1], "kernel/vfio/vfio_virqfd.ko:\n")
+    with pytest.raises(HostError, match="6.0.0-1-amd64 was built, but read back: the module vfio_virqfd is not in it"):
+        go(host)
+    host.more[MODULES + "vfio_virqfd.ko"] = b""
+    assert go(host)["changed"] is True
+
+
+def test_a_variant_driver_is_wanted_where_the_kernel_has_it(host):
+    host.write(asked.DEVICES, asked.render([asked.identity(dict(GPU, driver="nvgrace-gpu-vfio-pci"))]))
+    host.more = {MODULES + "pci/vfio-pci-core.ko": b""}
+    depmod(host, KERNELS[0])
+    depmod(host, KERNELS[1], "kernel/vfio/nvgrace-gpu-vfio-pci.ko:\n")
+    with pytest.raises(HostError, match="6.0.0-1.* the module nvgrace_gpu_vfio_pci is not in it"):
+        go(host)
+    host.more[MODULES + "nvgrace-gpu-vfio-pci.ko"] = b""
+    result = go(host)
+    assert [text for text in result["warnings"] if "nvgrace" in text] == [
+        "the kernel 6.1.0-50-amd64 has no nvgrace-gpu-vfio-pci: booted with it, devices for it stay with the host"
+    ]
+
+
+def test_an_image_with_modules_of_another_kernel_is_not_right(host):
+    for version in KERNELS:
+        host.more["usr/lib/modules/5.0/kernel/x.ko"] = b""
+    with pytest.raises(HostError, match="it holds modules of 5.0, not of 6.0.0-1-amd64"):
+        go(host)
+
+
+def test_a_serial_number_needs_od_in_the_image(host):
+    host.write(asked.DEVICES, asked.render([asked.identity(dict(GPU, serial="00-11-22-33-44-55-66-77"))]))
+    with pytest.raises(HostError, match="the command od is not in it"):
+        go(host)
+    host.more["usr/bin/od"] = b""
+    assert go(host)["changed"] is True
 
 
 def test_without_a_list_the_image_holds_none(host):
     host.remove(asked.DEVICES)
     assert go(host)["changed"] is True
     assert go(host)["changed"] is False
+
+
+# -- what boot entries carry ---------------------------------------------------------------
+
+
+def entry(path, kernel=KERNELS[0], **more):
+    return loaders.entry("a", "A", kernel, [], **dict({"initrds": [path]}, **more))
+
+
+def test_copies_are_renewed_and_read_back(host):
+    copy = "/efi/token/initrd.img"
+    host.image(KERNELS[0], copy)
+
+    def renew():
+        host.write(copy, host.read_bytes("/boot/initrd.img-" + KERNELS[0]))
+
+    loader = Loader([entry("/boot/initrd.img-" + KERNELS[1], KERNELS[1]), entry(copy)], renew)
+    before = host.tree()
+    predicted = go(host, check=True, loader=loader)
+    assert host.tree() == before and loader.asked == []
+    done = go(host, loader=loader)
+    assert predicted == done
+    assert loader.asked == [[KERNELS[0]]]
+    assert [(image["path"], image["built"], image["rebuilt"]) for image in done["images"]][2] == (copy, False, True)
+    host.calls.clear()
+    assert go(host, loader=loader)["changed"] is False
+    assert (host.calls, len(loader.asked)) == ([], 1)
+
+
+def test_a_copy_that_is_not_renewed_is_a_failure(host):
+    host.image(KERNELS[0], "/efi/token/initrd.img")
+    with pytest.raises(HostError, match="loader was asked to renew /efi/token/initrd.img, but read back: our script"):
+        go(host, loader=Loader([entry("/efi/token/initrd.img")]))
+    assert not host.exists(tools.HOOK)
+
+
+def test_a_copy_alone_that_is_stale_is_renewed_without_a_build(host):
+    go(host)
+    host.calls.clear()
+    host.write("/efi/initrd", gzip.compress(archive({"init": b""})))
+
+    def renew():
+        host.write("/efi/initrd", host.read_bytes("/boot/initrd.img-" + KERNELS[0]))
+
+    loader = Loader([entry("/efi/initrd")], renew)
+    assert go(host, loader=loader)["changed"] is True
+    assert (host.calls, loader.asked) == ([], [[KERNELS[0]]])
+
+
+def test_images_that_an_entry_loads_together_are_one(host):
+    go(host)
+    host.write("/efi/ucode", archive({"kernel/x86/microcode/x.bin": b""}))
+    host.write("/efi/initrd", host.read_bytes("/boot/initrd.img-" + KERNELS[0]))
+    result = go(host, loader=Loader([entry(None, initrds=["/efi/ucode", "/efi/initrd"])]))
+    assert (result["changed"], result["images"][2]["path"]) == (False, "/efi/ucode + /efi/initrd")
+
+
+@pytest.mark.parametrize("more", [{"managed": False}, {"recovery": True}])
+def test_entries_that_are_not_ordinary_are_left(host, more):
+    assert len(go(host, loader=Loader([entry("/efi/none", **more)]))["images"]) == 2
+
+
+def test_our_own_entries_and_kernels_that_are_gone_are_left(host):
+    own = loaders.entry(loaders.TRIAL_ID, "T", KERNELS[0], [], initrds=["/boot/vfio-host-trial.img"])
+    result = go(host, loader=Loader([own, entry("/efi/none", "9.9")]))
+    assert len(result["images"]) == 2
+    assert "starts the kernel 9.9, whose modules are not installed" in result["warnings"][0]
+
+
+def test_an_unknown_boot_loader_is_a_warning(host, monkeypatch):
+    def refuse(dummy, dummy2):
+        raise HostError("nothing recognised")
+
+    monkeypatch.setattr(manage.cmdline, "choose", refuse)
+    params = {"state": "present", "generator": "auto", "rebuild_timeout": 900, "devices_content": None}
+    assert "only images in /boot are checked" in manage.run(host, params, False)["warnings"][0]
+
+
+def test_the_initramfs_in_a_uki_is_read(host):
+    go(host)
+    inside = archive({"kernel/x86/microcode/x.bin": b""}) + host.read_bytes("/boot/initrd.img-" + KERNELS[0])
+    host.write("/efi/a.efi", uki({".linux": b"kernel", ".initrd": inside, ".osrel": b"ID=x"}))
+    host.write("/efi/b.efi", uki({".linux": b"kernel"}))
+    right = entry(None, initrds=(), image="/efi/a.efi")
+    assert go(host, loader=Loader([right]))["changed"] is False
+    wrong = entry(None, initrds=(), image="/efi/b.efi")
+    predicted = go(host, check=True, loader=Loader([right, wrong]))
+    assert predicted["images"][3]["because"] == ["/efi/b.efi has no initramfs in it (no section .initrd)"]
+
+
+def uki(sections):
+    """A PE file with these sections, as ukify puts them in."""
+    table = b""
+    data = b""
+    at = 0x1000
+    for name, content in sections.items():
+        raw = content + bytes(-len(content) % 512)
+        table += struct.pack("<8sIIII16x", name.encode(), len(content), at, len(raw), 0x1000 + len(data))
+        data += raw
+        at += 0x100000
+    head = b"MZ" + bytes(58) + struct.pack("<I", 64)
+    head += b"PE\0\0" + struct.pack("<HHIIIHH", 0x8664, len(sections), 0, 0, 0, 0, 0)
+    return (head + table).ljust(0x1000, b"\0") + data
+
+
+# -- the way back --------------------------------------------------------------------------
+
+
+def images_of(host):
+    return {version: host.read_bytes("/boot/initrd.img-" + version) for version in KERNELS}
+
+
+def test_the_original_comes_back_byte_for_byte_where_nothing_else_changed(host):
+    os.makedirs(host.path("/var/lib"))
+    before = images_of(host)
+    go(host)
+    host.write(asked.DEVICES, asked.render([asked.identity(GPU), asked.identity(AUDIO)]))
+    go(host)
+    assert host.exists(manage.ORIGINALS + "/boot-initrd.img-" + KERNELS[0])
+    go(host, "absent")
+    assert images_of(host) == before
+    assert not host.exists(asked.STATE_FOLDER)
+
+
+def test_an_original_that_is_outdated_does_not_come_back(host):
+    os.makedirs(host.path("/var/lib"))
+    before = images_of(host)
+    go(host)
+    host.more = {"etc/new": b"since then"}
+    go(host, "absent")
+    after = images_of(host)
+    assert after[KERNELS[0]] != before[KERNELS[0]]
+    image = manage.read_image(host, "/boot/initrd.img-" + KERNELS[0], ())
+    assert "etc/new" in image.names and tools.gone(image) == []
+
+
+def test_originals_are_not_kept_where_there_is_little_room(host, monkeypatch):
+    os.makedirs(host.path("/var/lib"))
+    monkeypatch.setattr(manage, "free_bytes", lambda dummy, path: 100 << 20)
+    go(host)
+    assert not host.exists(manage.ORIGINALS)
+
+
+# -- an image beside the others ------------------------------------------------------------
+
+
+def test_an_image_at_another_path_with_another_list(host):
+    text = asked.render([asked.identity(AUDIO)])
+    host.remove(asked.DEVICES)
+    host.write("/run/list", text)
+    for path, content, mode in tools.files():
+        host.write(path, content, mode=mode)
+    before = images_of(host)
+    manage.build_image(host, tools, KERNELS[0], "/boot/vfio-host-trial.img", 60, devices_path="/run/list")
+    image = manage.read_image(host, "/boot/vfio-host-trial.img", tools.wanted_paths())
+    assert image.files[tools.IN_IMAGE_DEVICES] == text.encode()
+    assert images_of(host) == before
+    assert host.stat("/boot/vfio-host-trial.img").st_mode & 0o777 == 0o600
+
+
+def test_without_its_hook_such_an_image_is_refused(host):
+    host.write("/run/list", DEVICES)
+    with pytest.raises(HostError, match="our script is not in it"):
+        manage.build_image(host, tools, KERNELS[0], "/boot/vfio-host-trial.img", 60, devices_path="/run/list")
+    assert not host.exists("/boot/vfio-host-trial.img")
+
+
+def test_what_follows_a_new_image_runs_with_its_final_name(host):
+    host.write("/etc/initramfs/post-update.d/zz-flash", "")
+    host.write(tools.STATE + KERNELS[0], "old")
+    go(host)
+    assert [argv for argv in host.calls if argv[-1] == "/etc/initramfs/post-update.d"][1] == [
+        "run-parts", "--arg=" + KERNELS[0], "--arg=/boot/initrd.img-" + KERNELS[0], "/etc/initramfs/post-update.d",
+    ]  # fmt: skip
+    assert host.read(tools.STATE + KERNELS[0]) == "0" * 40 + "  /boot/initrd.img-%s\n" % KERNELS[0]
+    assert not host.exists(tools.STATE + KERNELS[1])

@@ -15,6 +15,7 @@ import subprocess
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import initramfs_tools as tools
+from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import script
 from ansible_collections.vfio.host.plugins.module_utils._host import Host
 from ansible_collections.vfio.host.tests.unit.boot.functions import AUDIO, GPU, SERIAL, add_function, bind, config_space
 
@@ -30,7 +31,9 @@ case $2 in
 */unbind) rm "$folder/driver" ;;
 */drivers_probe)
     [ -e ROOT/refuses ] && exit 0
-    [ "$(cat "$folder/driver_override")" = vfio-pci ] && ln -sfn ROOT/sys/bus/pci/drivers/vfio-pci "$folder/driver"
+    name=$(cat "$folder/driver_override")
+    [ -n "$name" ] && [ -d "ROOT/sys/bus/pci/drivers/$name" ] || exit 0
+    ln -sfn "ROOT/sys/bus/pci/drivers/$name" "$folder/driver"
     ;;
 esac
 exit 0
@@ -43,10 +46,13 @@ class Machine(Host):
         self.write("/proc/cmdline", "ro quiet\n")
         self.write("/dev/kmsg", "")
         os.makedirs(self.path("/sys/bus/pci/drivers/vfio-pci"))
-        self.write("/bin/modprobe", "#!/bin/sh\necho $2 >> %s/loaded\nmkdir -p %s/sys/bus/pci/drivers/vfio-pci\n" % (root, root), mode=0o755)
+        self.modprobe("echo $2 >> ROOT/loaded\n[ $2 = vfio_iommu_type1 ] || mkdir -p ROOT/sys/bus/pci/drivers/$2\n")
         self.write("/bin/kernel", KERNEL.replace("ROOT", root), mode=0o755)
         add_function(self, GPU)
         self.list([GPU])
+
+    def modprobe(self, text):
+        self.write("/bin/modprobe", "#!/bin/sh\n" + text.replace("ROOT", self.root), mode=0o755)
 
     def list(self, identities, extra=""):
         self.write(asked.DEVICES, asked.render([asked.identity(item) for item in identities]) + extra)
@@ -58,22 +64,25 @@ class Machine(Host):
         link = self.readlink("/sys/bus/pci/devices/%s/driver" % address)
         return link and os.path.basename(link)
 
-    def boot(self, shell=None):
+    def boot(self, shell=None, change=None):
         """Run the script; returns what it said to the kernel log, without the prefix."""
-        text = tools.SCRIPT_TEXT
-        for folder in ("/sys/bus", "/proc/cmdline", "/dev/kmsg", "/etc/vfio-host"):
+        text = script.TEXT
+        for folder in ("/sys/bus", "/sys/module", "/proc/cmdline", "/dev/kmsg", "/etc/vfio-host"):
             text = text.replace(folder, self.root + folder)
         text = text.replace(">%s/dev/kmsg" % self.root, ">>%s/dev/kmsg" % self.root)
+        text = text.replace("bounded modprobe", "bounded " + self.path("/bin/modprobe"))  # busybox prefers its own
         write = '{ echo "$1" >"$2"; } 2>/dev/null\n'
         assert write in text
         text = text.replace(write, write.rstrip() + ' && kernel "$1" "$2"\n')
-        self.write("/script", text)
+        self.write("/script", change(text) if change else text)
         environment = dict(os.environ, PATH=self.path("/bin") + ":" + os.environ["PATH"])
-        done = subprocess.run(
-            (shell or SHELLS[0]) + [self.path("/script")], env=environment, timeout=60, capture_output=True,
-            text=True, check=False,
-        )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        with open(self.path("/output"), "w+", encoding="utf-8") as output:  # a pipe would wait for what is stuck
+            done = subprocess.run(
+                (shell or SHELLS[0]) + [self.path("/script")],
+                env=environment, timeout=60, stdout=output, stderr=output, check=False,
+            )
+            output.seek(0)
+            assert (done.returncode, output.read()) == (0, "")
         lines = self.read("/dev/kmsg").splitlines()
         assert all(line.startswith("vfio-host: ") for line in lines)
         return [line[len("vfio-host: "):] for line in lines]
@@ -196,7 +205,115 @@ def test_one_bad_card_does_not_stop_the_others(machine):
     ]
 
 
-@pytest.mark.parametrize("text", [tools.SCRIPT_TEXT, tools.HOOK_TEXT], ids=["script", "hook"])
+CARD = [GPU, AUDIO, dict(AUDIO, address="0000:02:00.0")]
+
+
+@pytest.fixture
+def card(machine):
+    """Two functions of one card and one of another, all asked for."""
+    add_function(machine, AUDIO, device_class="040300")
+    add_function(machine, CARD[2], device_class="040300")
+    machine.list(CARD)
+    return machine
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda argv: argv[0])
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_a_card_with_one_wrong_function_is_left_as_a_whole(card, wrong, shell):
+    card.list([dict(item, subsystem_device="0001") if at == wrong else item for at, item in enumerate(CARD)])
+    why = ["another function of its card is not what was asked"] * 2
+    why[wrong] = "is subsystem 1af4:1100, asked 1af4:0001"
+    assert card.boot(shell) == [
+        "0000:01:00.0 left to the host: " + why[0],
+        "0000:01:00.1 left to the host: " + why[1],
+        "0000:02:00.0 taken",
+    ]
+    assert [card.driver(item["address"]) for item in CARD] == [None, None, "vfio-pci"]
+    assert [card.override(item["address"]) for item in CARD[:2]] == ["(null)", "(null)"]
+
+
+def test_a_function_that_is_not_there_does_not_cost_the_others_of_its_card(card):
+    shutil.rmtree(card.path("/sys/bus/pci/devices/" + AUDIO["address"]))
+    assert card.boot() == [
+        "0000:01:00.0 taken", "0000:01:00.1 left to the host: is not there", "0000:02:00.0 taken",
+    ]  # fmt: skip
+
+
+def test_a_similar_slot_is_another_card(card):
+    other = dict(AUDIO, address="0001:01:00.0")
+    add_function(card, other, device_class="040300")
+    card.list([dict(GPU, vendor="10de"), other])
+    assert card.boot()[1] == "0001:01:00.0 taken"
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda argv: argv[0])
+@pytest.mark.parametrize("asked_name", ["nvgrace-gpu-vfio-pci", "nvgrace_gpu_vfio_pci"])
+@pytest.mark.parametrize("real", ["nvgrace-gpu-vfio-pci", "nvgrace_gpu_vfio_pci"])
+def test_a_variant_driver_is_loaded_and_taken_by_the_name_that_the_kernel_has_for_it(machine, asked_name, real, shell):
+    machine.modprobe("[ $2 = vfio_iommu_type1 ] || mkdir -p ROOT/sys/bus/pci/drivers/%s\n" % real)
+    machine.list([dict(GPU, driver=asked_name)])
+    assert machine.boot(shell) == ["0000:01:00.0 taken by " + real]
+    assert (machine.override(), machine.driver()) == (real, real)
+
+
+def test_a_variant_that_is_not_there_leaves_its_device_and_no_other(card):
+    card.modprobe("exit 1\n")
+    card.list([dict(CARD[2], driver="mlx5_vfio_pci"), GPU, AUDIO])
+    assert card.boot() == [
+        "0000:01:00.0 taken",
+        "0000:01:00.1 taken",
+        "0000:02:00.0 left to the host: mlx5_vfio_pci cannot be loaded",
+    ]
+    assert card.driver("0000:02:00.0") is None
+
+
+def test_plain_vfio_pci_gives_way_to_the_variant(machine):
+    os.makedirs(machine.path("/sys/bus/pci/drivers/mlx5_vfio_pci"))
+    bind(machine, ADDRESS, "vfio-pci")
+    machine.write("/sys/bus/pci/drivers/vfio-pci/unbind", "")
+    machine.list([dict(GPU, driver="mlx5_vfio_pci")])
+    assert machine.boot() == ["0000:01:00.0 taken by mlx5_vfio_pci"]
+
+
+def test_what_is_bound_already_is_not_touched(machine):
+    bind(machine, ADDRESS, "vfio-pci")
+    assert machine.boot() == ["0000:01:00.0 taken"]
+    assert machine.override() == "(null)"
+
+
+def test_built_in_drivers_need_no_modprobe(machine):
+    """vfio-pci and the card's driver are in the kernel: no module is loaded, the card changes hands all the same."""
+    machine.modprobe("echo called >> ROOT/loaded\nexit 1\n")
+    os.makedirs(machine.path("/sys/module/vfio_iommu_type1"))
+    bind(machine, ADDRESS, "bochs-drm")
+    machine.write("/sys/bus/pci/drivers/bochs-drm/unbind", "")
+    assert machine.boot() == ["0000:01:00.0 taken"]
+    assert not machine.exists("/loaded")
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda argv: argv[0])
+def test_a_driver_that_never_lets_go_costs_bounded_time_and_keeps_its_device(machine, shell):
+    bind(machine, ADDRESS, "stuck")
+    fifo = machine.path("/sys/bus/pci/drivers/stuck/unbind")
+    os.mkfifo(fifo)  # a write to it blocks
+    try:
+        said = machine.boot(shell, lambda text: text.replace('"$tries" -ge 200', '"$tries" -ge 3'))
+    finally:
+        os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))  # which ends the writer
+    assert said == ["0000:01:00.0 left to the host: stuck does not let go of it"]
+    assert (machine.override(), machine.driver()) == ("", "stuck")
+
+
+@pytest.mark.parametrize(
+    "driver", ["vfio-pci/../x", "-vfio-pci", "_vfio_pci", "vfio-pcix", "xvfio-pci", "Mlx5_vfio_pci", "a$b-vfio-pci"]
+)
+def test_a_name_that_is_no_vfio_driver_is_damage(machine, driver):
+    machine.list([], "0000:01:00.0 1234 1111 1af4 1100 - %s\n" % driver)
+    assert machine.boot() == [DAMAGED % (machine.root + asked.DEVICES)]
+    assert asked.is_vfio(driver) is False
+
+
+@pytest.mark.parametrize("text", [script.TEXT, tools.HOOK_TEXT], ids=["script", "hook"])
 def test_prerequisites_are_none_and_nothing_else_is_done(tmp_path, text):
     path = tmp_path / "script"
     path.write_text(text)
@@ -204,7 +321,7 @@ def test_prerequisites_are_none_and_nothing_else_is_done(tmp_path, text):
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
-@pytest.mark.parametrize("text", [tools.SCRIPT_TEXT, tools.HOOK_TEXT], ids=["script", "hook"])
+@pytest.mark.parametrize("text", [script.TEXT, tools.HOOK_TEXT], ids=["script", "hook"])
 def test_shellcheck_is_content(tmp_path, text):
     if not shutil.which("shellcheck"):
         pytest.skip("shellcheck is not installed")

@@ -7,14 +7,17 @@
 """What is inside an initramfs image, read here and not asked of the tool that made it.
 
 An image is one or more cpio archives ("newc", ``Documentation/driver-api/early-userspace/
-buffer-format.rst`` of the kernel): uncompressed ones first (microcode), then a compressed one.
-It is read as a stream: names are kept, contents only of the few files that are wanted.
+buffer-format.rst`` of the kernel), each compressed or not, with zeros between them: most have an
+uncompressed one first (microcode), then a compressed one. As the kernel does, all are read; it may
+be a part of a file (the ``.initrd`` section of a UKI). Names are kept, contents only of the few
+files that are wanted.
 """
 
 from __future__ import annotations
 
 import bz2
-import gzip
+import hashlib
+import re
 import time
 import zlib
 
@@ -63,11 +66,44 @@ class ImageError(HostError):
 
 
 class Image:
-    """``names``: set of paths without a leading slash; ``files``: {path: bytes} of what was wanted and there."""
+    """``names``: set of paths without a leading slash; ``files``: {path: bytes} of what was wanted and there.
+
+    ``members``: {path: what it is, times left out}, when that was asked for.
+    """
 
     def __init__(self):
         self.names = set()
         self.files = {}
+        self.members = {}
+
+    def versions(self):
+        """Kernels whose modules are in it."""
+        found = (re.match(r"(?:usr/)?lib/modules/([^/]+)/.", name) for name in self.names)
+        return {match.group(1) for match in found if match}
+
+    def content(self):
+        """A digest of everything that an unpacked image has, apart from times and inode numbers."""
+        text = "".join("%s\0%s\n" % item for item in sorted(self.members.items()))
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class _Window:
+    """A part of an open file, as a file."""
+
+    def __init__(self, handle, start, length):
+        self.handle = handle
+        self.start = start
+        self.end = handle.seek(0, 2) if length is None else start + length
+        self.seek(0)
+
+    def read(self, count):
+        return self.handle.read(max(0, min(count, self.end - self.handle.tell())))
+
+    def seek(self, offset, whence=0):
+        return self.handle.seek(offset if whence else self.start + offset, whence)
+
+    def tell(self):
+        return self.handle.tell() - self.start
 
 
 class _Source:
@@ -128,23 +164,57 @@ class _Source:
         return self.handle.tell() - len(self.buffer)
 
 
-class _Unpacked:
-    """A file object over a decompressor of the ``lzma``/``bz2`` kind that never inflates more than asked."""
+class _Gzip:
+    """zlib's decoder with the face of the others."""
 
-    def __init__(self, handle, make):
+    def __init__(self):
+        self.decoder = zlib.decompressobj(31)
+
+    @property
+    def eof(self):
+        return self.decoder.eof
+
+    @property
+    def unused_data(self):
+        return self.decoder.unused_data
+
+    @property
+    def needs_input(self):
+        return not self.decoder.unconsumed_tail
+
+    def decompress(self, data, count):
+        return self.decoder.decompress(self.decoder.unconsumed_tail + data, count)
+
+
+class _Unpacked:
+    """A file object over a decompressor that never inflates more than asked.
+
+    It ends where something else than a further stream of the same ``magic`` follows; ``rest`` says
+    how many bytes were read from ``handle`` beyond that.
+    """
+
+    def __init__(self, handle, make, magic):
         self.handle = handle
         self.make = make
+        self.magic = magic
         self.decoder = make()
+        self.rest = None
 
     def read(self, count):
         data = b""
-        while not data:
+        while not data and self.rest is None:
             if self.decoder.eof:
-                rest = self.decoder.unused_data.lstrip(b"\0") or self.handle.read(CHUNK).lstrip(b"\0")
-                if not rest:
+                rest = self.decoder.unused_data
+                while len(rest.lstrip(b"\0")) < len(self.magic):
+                    more = self.handle.read(CHUNK)
+                    if not more:
+                        break
+                    rest = rest.lstrip(b"\0") + more
+                if not rest.lstrip(b"\0").startswith(self.magic):
+                    self.rest = len(rest)
                     return b""
                 self.decoder = self.make()
-                data = self.decoder.decompress(rest, count)
+                data = self.decoder.decompress(rest.lstrip(b"\0"), count)
                 continue
             given = self.handle.read(CHUNK) if self.decoder.needs_input else b""
             if self.decoder.needs_input and not given:
@@ -153,25 +223,20 @@ class _Unpacked:
         return data
 
 
-def read_image(host, path, wanted, timeout=300.0):
+def read_image(host, path, wanted, timeout=300.0, offset=0, length=None, members=False):
     """Read an image to its end. ``wanted``: paths inside (no leading slash) to return the contents of.
 
+    ``offset`` and ``length``: the part of the file that it is. ``members``: note each member too.
     Later archives replace files of earlier ones, as in the kernel. Raises ImageError.
     """
     image = Image()
     deadline = time.monotonic() + timeout
     if not host.exists(path):
         raise ImageError("%s does not exist" % path)
+    reader = _Reader(host, path, wanted, image, deadline, members)
     try:
         with open(host.path(path), "rb") as handle:
-            source = _Source(handle, deadline, seekable=True)
-            while source.skip_zeros():
-                if source.peek(6) in CPIO:
-                    _archive(source, wanted, image)
-                    continue
-                form = _format(source.peek(6))
-                _compressed(host, path, handle, source.position(), form, wanted, image, deadline)
-                break
+            reader.segments(_Window(handle, offset, length))
     except ERRORS as exc:
         raise ImageError("%s cannot be read: %s" % (path, exc)) from exc
     if not image.names:
@@ -182,71 +247,191 @@ def read_image(host, path, wanted, timeout=300.0):
 def _format(start):
     for magic, name in MAGIC:
         if start.startswith(magic):
-            return name
+            return magic, name
     raise ValueError("unknown format, it goes on with %s" % start.hex())
 
 
-def _compressed(host, path, handle, offset, form, wanted, image, deadline):
-    if form in FILTERS:
-        left = max(1.0, deadline - time.monotonic())
-        with host.pipe(FILTERS[form], path, offset, left) as stream:
-            _archives(_Source(stream, deadline), wanted, image)
-        return
-    handle.seek(offset)
-    if form == "gzip":
-        stream = gzip.GzipFile(fileobj=handle)
-    elif form == "bzip2":
-        stream = _Unpacked(handle, bz2.BZ2Decompressor)
-    elif lzma is None:
-        raise ValueError("it is compressed with %s, which this Python cannot read" % form)
-    else:
-        stream = _Unpacked(handle, lambda: lzma.LZMADecompressor(memlimit=MEMORY_LIMIT))
-    _archives(_Source(stream, deadline), wanted, image)
+class _Reader:
+    """Reads one image into an Image."""
 
+    def __init__(self, host, path, wanted, image, deadline, members):
+        self.host = host
+        self.path = path
+        self.wanted = wanted
+        self.image = image
+        self.deadline = deadline
+        self.members = members
 
-def _archives(source, wanted, image):
-    found = False
-    while source.skip_zeros():
-        if source.peek(6) not in CPIO:
-            raise ValueError("its compressed part is not a cpio archive")
-        _archive(source, wanted, image)
-        found = True
-    if not found:
-        raise ValueError("its compressed part is empty")
+    def segments(self, window):
+        """All archives of the image, compressed or not, one after the other."""
+        position = 0
+        while True:
+            window.seek(position)
+            source = _Source(window, self.deadline, seekable=True)
+            if not source.skip_zeros():
+                return
+            if source.peek(6) in CPIO:
+                self.archive(source)
+                position = source.position()
+                continue
+            magic, form = _format(source.peek(6))
+            position = self.compressed(window, source.position(), magic, form)
 
-
-def _archive(source, wanted, image):
-    """One newc archive, from its first header to its trailer."""
-    at = 0
-    while True:
-        header = source.take(HEADER_SIZE)
-        if header[:6] not in CPIO:
-            raise ValueError("a header of its archive is damaged")
-        try:
-            size = int(header[54:62], 16)
-            name_size = int(header[94:102], 16)
-        except ValueError:
-            raise ValueError("a header of its archive is damaged") from None
-        if not 0 < name_size <= NAME_LIMIT:
-            raise ValueError("a name in its archive is too long")
-        name = source.take(name_size)[:-1].decode("utf-8", "backslashreplace")
-        at = _pad(source, at + HEADER_SIZE + name_size)
-        if name == "TRAILER!!!":
-            return
-        name = name[2:] if name.startswith("./") else name.lstrip("/")
-        image.names.add(name)
-        if len(image.names) > NAMES_LIMIT:
-            raise ValueError("it holds more than %d files" % NAMES_LIMIT)
-        if name in wanted:
-            if size > FILE_LIMIT:
-                raise ValueError("%s in it has %d bytes" % (name, size))
-            image.files[name] = source.take(size)
+    def compressed(self, window, at, magic, form):
+        """One compressed segment at ``at``; returns where it ends."""
+        if form in FILTERS:
+            end = SEGMENT_ENDS[form](window, at)
+            left = max(1.0, self.deadline - time.monotonic())
+            with self.host.pipe(FILTERS[form], self.path, window.start + at, left, end - at) as stream:
+                self.archives(_Source(stream, self.deadline))
+            return end
+        window.seek(at)
+        if form == "gzip":
+            stream = _Unpacked(window, _Gzip, magic)
+        elif form == "bzip2":
+            stream = _Unpacked(window, bz2.BZ2Decompressor, magic)
+        elif lzma is None:
+            raise ValueError("it is compressed with %s, which this Python cannot read" % form)
         else:
-            source.skip(size)
-        at = _pad(source, at + size)
+            stream = _Unpacked(window, lambda: lzma.LZMADecompressor(memlimit=MEMORY_LIMIT), magic)
+        self.archives(_Source(stream, self.deadline))
+        return window.tell() - stream.rest
+
+    def archives(self, source):
+        """The archives in one compressed segment."""
+        found = False
+        while source.skip_zeros():
+            if source.peek(6) not in CPIO:
+                raise ValueError("its compressed part is not a cpio archive")
+            self.archive(source)
+            found = True
+        if not found:
+            raise ValueError("its compressed part is empty")
+
+    def archive(self, source):
+        """One newc archive, from its first header to its trailer."""
+        image = self.image
+        at = 0
+        while True:
+            header = source.take(HEADER_SIZE)
+            if header[:6] not in CPIO:
+                raise ValueError("a header of its archive is damaged")
+            try:
+                fields = [int(header[start: start + 8], 16) for start in range(6, HEADER_SIZE, 8)]
+            except ValueError:
+                raise ValueError("a header of its archive is damaged") from None
+            size, name_size = fields[6], fields[11]
+            if not 0 < name_size <= NAME_LIMIT:
+                raise ValueError("a name in its archive is too long")
+            name = source.take(name_size)[:-1].decode("utf-8", "backslashreplace")
+            at = _pad(source, at + HEADER_SIZE + name_size)
+            if name == "TRAILER!!!":
+                return
+            name = name[2:] if name.startswith("./") else name.lstrip("/")
+            image.names.add(name)
+            if len(image.names) > NAMES_LIMIT:
+                raise ValueError("it holds more than %d files" % NAMES_LIMIT)
+            content = None
+            if name in self.wanted:
+                if size > FILE_LIMIT:
+                    raise ValueError("%s in it has %d bytes" % (name, size))
+                content = source.take(size)
+                image.files[name] = content
+            if self.members:
+                # mode, owner, group and the device of a device file; no inode, links, times
+                kept = [fields[1], fields[2], fields[3], fields[9], fields[10], size]
+                image.members[name] = "%s %s" % (kept, _digest(source, size, content))
+            elif content is None:
+                source.skip(size)
+            at = _pad(source, at + size)
+
+
+def _digest(source, size, content):
+    if content is not None:
+        return hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256()
+    while size > 0:
+        part = source.take(min(size, CHUNK))
+        digest.update(part)
+        size -= len(part)
+    return digest.hexdigest()
 
 
 def _pad(source, at):
     """Names and contents end on a multiple of four bytes, counted from the start of the archive."""
     source.skip(-at % 4)
     return at + -at % 4
+
+
+# -- where a segment ends that a filter decompresses --------------------------------------
+
+
+def _number(window, at, size):
+    window.seek(at)
+    data = window.read(size)
+    if len(data) < size:
+        raise ValueError("its compressed part ends too early")
+    return int.from_bytes(data, "little")
+
+
+def _whole(window, at):
+    """Where the file has no more than ``at`` bytes, the segment is cut."""
+    if at > window.end - window.start:
+        raise ValueError("its compressed part ends too early")
+    return at
+
+
+def _after_zstd(window, at):
+    """RFC 8878, 3.1: frames of blocks that say their size."""
+    size = window.end - window.start
+    while at + 4 <= size:
+        magic = _number(window, at, 4)
+        if magic & 0xFFFFFFF0 == 0x184D2A50:
+            at = _whole(window, at + 8 + _number(window, at + 4, 4))
+            continue
+        if magic != 0xFD2FB528:
+            break
+        kind = _number(window, at + 4, 1)
+        single = kind >> 5 & 1
+        at += 5 + (1 - single) + (0, 1, 2, 4)[kind & 3] + (single, 2, 4, 8)[kind >> 6]
+        last = 0
+        while not last:
+            block = _number(window, at, 3)
+            last = block & 1
+            at = _whole(window, at + 3 + (1 if block >> 1 & 3 == 1 else block >> 3))
+        at = _whole(window, at + (4 if kind >> 2 & 1 else 0))
+    return at
+
+
+LZ4_BLOCK = 9 << 20
+"""Bytes of a compressed block of the legacy format at most (8 MiB and what cannot be compressed)."""
+
+
+def _after_lz4(window, at):
+    """The legacy format has no end mark: it ends where no size of a block can be. The frame format has one."""
+    size = window.end - window.start
+    if _number(window, at, 4) == 0x184D2204:
+        flags = _number(window, at + 4, 1)
+        at += 7 + (8 if flags & 8 else 0) + (4 if flags & 1 else 0)
+        while True:
+            block = _number(window, at, 4) & 0x7FFFFFFF
+            if not block:
+                return _whole(window, at + 4 + (4 if flags & 4 else 0))
+            at = _whole(window, at + 4 + block + (4 if flags & 16 else 0))
+    at += 4
+    while at + 4 <= size:
+        block = _number(window, at, 4)
+        if block == 0x184C2102:
+            at += 4
+        elif 0 < block <= LZ4_BLOCK:
+            at = _whole(window, at + 4 + block)
+        else:
+            break
+    return at
+
+
+def _to_the_end(window, dummy):
+    return window.end - window.start
+
+
+SEGMENT_ENDS = {"zstd": _after_zstd, "lz4": _after_lz4, "lzop": _to_the_end}
