@@ -50,12 +50,13 @@ def write(host, edits):
 
 
 def room(host, path):
-    """``(folder, read-only, bytes free)`` of the filesystem that a path is or would be on."""
+    """``(folder, device, read-only, bytes free)`` of the filesystem that a path is or would be on."""
     folder = posixpath.dirname(host.real(path))
     while folder != "/" and not host.isdir(folder):
         folder = posixpath.dirname(folder)
     status = os.statvfs(host.path(folder))
-    return folder, bool(status.f_flag & os.ST_RDONLY), status.f_bavail * status.f_frsize
+    device = os.stat(host.path(folder)).st_dev
+    return folder, device, bool(status.f_flag & os.ST_RDONLY), status.f_bavail * status.f_frsize
 
 
 def obstacles(host, sizes):
@@ -63,11 +64,10 @@ def obstacles(host, sizes):
     found = []
     needed = {}
     for path, size in sizes.items():
-        folder, read_only, free = room(host, path)
+        folder, device, read_only, free = room(host, path)
         if read_only:
             found.append("%s is on a read-only filesystem: mount it writable first" % folder)
             continue
-        device = os.stat(host.path(folder)).st_dev
         needed.setdefault(device, [folder, free, MARGIN])[2] += size
     for folder, free, size in needed.values():
         if free < size:

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import os
+
 import pytest
-from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline
-from ansible_collections.vfio.host.plugins.module_utils._boot import record
+from ansible_collections.vfio.host.plugins.module_utils._boot import booted, cmdline, edits, record
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import FALLBACK_ID
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, grub_common, grub_menu
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError, Result
@@ -228,3 +229,351 @@ def test_grub_mkconfig_does_where_there_is_no_update_grub(host):
     host.remove("/usr/sbin/update-grub")
     go(host)
     assert host.calls == [GENERATE]
+
+
+# -- parameters of others ------------------------------------------------------------------
+
+
+def test_what_an_administrator_has_is_not_written_and_not_owned(host):
+    before = host.read("/etc/default/grub")
+    result = go(host, ["quiet", "console=ttyS0", "iommu=pt"])
+    assert (result["owned"], result["by_hand"]) == (["iommu=pt"], ["quiet", "console=ttyS0"])
+    assert grub.recorded(host) == ["iommu=pt"]
+    go(host, state="absent")
+    assert host.read("/etc/default/grub") == before
+    assert "quiet" in host.read(MENU)
+
+
+def test_what_is_by_hand_in_the_menu_only_is_written(host):
+    """The administrator took it out of the settings and did not generate the menu: the next kernel would lack it."""
+    host.write("/etc/default/grub", 'GRUB_CMDLINE_LINUX="console=ttyS0"\n')
+    assert go(host, ["quiet"])["owned"] == ["quiet"]
+
+
+def test_one_of_ours_stays_ours_when_an_administrator_adds_it_too(host):
+    go(host, ["iommu=pt"])
+    host.write("/etc/default/grub", 'GRUB_CMDLINE_LINUX="console=ttyS0 iommu=pt"\n')
+    host.mkconfig(["grub-mkconfig", "-o", MENU])
+    result = go(host, ["iommu=pt"])
+    assert (result["changed"], result["owned"]) == (False, ["iommu=pt"])
+    go(host, state="absent")
+    assert all("iommu=pt" in entry["tokens"] for entry in grub.view(host)["entries"])
+
+
+def test_conflicts_keep(host):
+    result = go(host, ["intel_iommu=on", "iommu=pt"], conflicts="keep")
+    pair = {"ours": "intel_iommu=on", "theirs": "intel_iommu=off", "file": "/etc/default/grub"}
+    assert (result["owned"], result["kept"], result["overridden"]) == (["iommu=pt"], [pair], [])
+    assert result["warnings"] == [
+        "intel_iommu=off stays in force in /etc/default/grub, and intel_iommu=on was not written (conflicts: keep)"
+    ]
+    again = go(host, ["intel_iommu=on", "iommu=pt"], conflicts="keep")
+    assert (again["changed"], again["kept"]) == (False, [pair])
+    host.write("/proc/cmdline", CMDLINE.strip() + " iommu=pt\n")
+    assert go(host, ["intel_iommu=on", "iommu=pt"], conflicts="keep")["reboot_required"] is False
+
+
+def test_conflicts_keep_takes_out_what_override_had_put_in(host):
+    go(host)
+    result = go(host, conflicts="keep")
+    assert (result["changed"], result["owned"]) == (True, [])
+    assert not host.exists(grub.DROP_IN)
+
+
+def test_conflicts_refuse_names_both_the_file_and_the_remedy(host):
+    before = host.tree()
+    with pytest.raises(HostError) as caught:
+        go(host, conflicts="refuse")
+    said = str(caught.value)
+    assert "intel_iommu=on is asked, and intel_iommu=off is set in /etc/default/grub" in said
+    assert "take it out there" in said
+    assert (host.tree(), host.calls) == (before, [])
+
+
+def test_conflicts_refuse_lets_pass_what_does_not_conflict(host):
+    assert go(host, ["iommu=pt", "console=tty0"], conflicts="refuse")["changed"] is True
+
+
+PAIRS = "hugepagesz=1G hugepages=4 hugepagesz=2M hugepages=512".split()
+
+
+def test_pairs_by_position_arrive_as_they_are_given(host):
+    go(host, PAIRS)
+    for entry in grub.view(host)["entries"]:
+        if entry["managed"]:
+            assert entry["tokens"][-4:] == PAIRS
+    assert go(host, PAIRS)["changed"] is False
+    fallback = [entry for entry in grub.view(host)["entries"] if (entry["id"] or "").startswith(FALLBACK_ID)]
+    assert not set(fallback[0]["tokens"]) & set(PAIRS)
+
+
+def test_pages_of_a_size_that_is_set_already_are_a_failure_that_is_told(host):
+    host.write("/etc/default/grub", "GRUB_CMDLINE_LINUX='hugepagesz=1G hugepages=2'\n")
+    host.mkconfig(["grub-mkconfig", "-o", MENU])
+    before = host.tree()
+    with pytest.raises(HostError, match="hugepagesz=1G, hugepages=4 not in force"):
+        go(host, PAIRS)
+    assert host.tree() == before
+
+
+def test_the_order_of_others_and_console_do_not_change(host):
+    text = 'GRUB_CMDLINE_LINUX="console=tty0 b=1 console=ttyS0,115200 a=2"\nGRUB_CMDLINE_LINUX_DEFAULT="z quiet a=3"\n'
+    host.write("/etc/default/grub", text)
+    host.mkconfig(["grub-mkconfig", "-o", MENU])
+    old = [entry["tokens"] for entry in grub.view(host)["entries"] if entry["managed"]]
+    go(host, ["iommu=pt", "b=2", "console=hvc0"])
+    new = [entry["tokens"] for entry in grub.view(host)["entries"] if entry["managed"]]
+    assert new == [line + ["iommu=pt", "b=2", "console=hvc0"] for line in old]
+    go(host, ["b=2"])
+    assert [entry["tokens"] for entry in grub.view(host)["entries"] if entry["managed"]] == [
+        line + ["b=2"] for line in old
+    ]
+
+
+# -- three views ---------------------------------------------------------------------------
+
+
+def test_three_views(host):
+    host.write("/etc/default/grub", 'GRUB_CMDLINE_LINUX="later=1"\n')  # and the menu was not generated
+    result = go(host, [], state="absent")
+    assert result["running"][-2:] == ["intel_iommu=off", "quiet"]
+    assert result["configured"] == ["later=1"]
+    assert result["configured_by"] == {"later=1": "/etc/default/grub"}
+    default = [entry for entry in result["next_boot"] if entry["default"]]
+    assert [entry["tokens"][-1] for entry in default] == ["quiet"]
+    assert default[0]["initrds"] == ["/boot/initrd.img-6.1.0-50-amd64"]
+    assert {entry["kernel"] for entry in result["next_boot"]} == {"6.1.0-50-amd64", "6.0.0-1-amd64"}
+
+
+def test_reboot_is_told_by_meaning_and_not_by_text(host):
+    go(host, ["vfio-pci.ids=10de:1380,10de:0fbc", "isolcpus=2-3"])
+    host.write("/proc/cmdline", CMDLINE.strip() + " vfio_pci.ids=10de:0fbc,10de:1380 isolcpus=2,3\n")
+    assert go(host, ["vfio-pci.ids=10de:1380,10de:0fbc", "isolcpus=2-3"])["reboot_required"] is False
+    host.write("/proc/cmdline", CMDLINE.strip() + " vfio_pci.ids=10de:0fbc,10de:13801 isolcpus=2,3\n")
+    assert go(host, ["vfio-pci.ids=10de:1380,10de:0fbc", "isolcpus=2-3"])["reboot_required"] is True
+
+
+def test_a_parameter_that_was_taken_out_needs_a_reboot(host):
+    go(host, ["intel_iommu=on", "iommu=pt"])
+    host.write("/proc/cmdline", CMDLINE.strip() + " intel_iommu=on iommu=pt\n")
+    assert go(host, ["intel_iommu=on", "iommu=pt"])["reboot_required"] is False
+    assert go(host, ["intel_iommu=on"])["reboot_required"] is True
+
+
+def test_the_entry_that_boots_by_itself_is_told_by_the_saved_one(host):
+    host.write("/etc/default/grub", host.read("/etc/default/grub") + "GRUB_DEFAULT=saved\n")
+    host.write(MENU, host.read(MENU).replace('set default="0"', 'set default="${saved_entry}"'))
+    host.editenv(["grub-editenv", "/boot/grub/grubenv", "set", "saved_entry=1>2"])
+    default = [entry for entry in go(host, state="absent")["next_boot"] if entry["default"]]
+    assert [entry["kernel"] for entry in default] == ["6.0.0-1-amd64"]
+
+
+# -- which loader --------------------------------------------------------------------------
+
+
+def efi(host, name, text):
+    host.write("%s/%s-%s" % (booted.EFIVARS, name, booted.LOADER_GUID), b"\x06\0\0\0" + text.encode("utf-16-le") + b"\0\0")
+
+
+def test_grub_that_tells_its_name_is_grub(host):
+    efi(host, "LoaderInfo", "GRUB 2.12")
+    result = go(host)
+    assert result["loader"] == "grub" and "LoaderInfo says GRUB 2.12" in result["evidence"]
+
+
+@pytest.mark.parametrize(
+    "prepare, said",
+    [
+        (lambda host: efi(host, "LoaderInfo", "systemd-boot 252.39-1"), "LoaderInfo says systemd-boot 252.39-1"),
+        (lambda host: efi(host, "StubInfo", "systemd-stub 252"), "a unified kernel image"),
+        (lambda host: host.write("/proc/cmdline", "BOOT_IMAGE=vmlinuz initrd=initrd.img ro\n"), "syslinux or a network"),
+        (lambda host: host.write("/proc/cmdline", "ro\n"), "no BOOT_IMAGE="),
+    ],
+)
+def test_what_grub_did_not_boot_is_refused_with_what_was_found(host, prepare, said):
+    prepare(host)
+    before = host.tree()
+    with pytest.raises(HostError) as caught:
+        go(host)
+    assert said in str(caught.value) and "not grub (" in str(caught.value)
+    assert (host.tree(), host.calls) == (before, [])
+
+
+@pytest.mark.parametrize(
+    "path, text",
+    [
+        ("/boot/loader/entries/0123-6.1.conf", "title x\nlinux /vmlinuz\noptions ro\n"),
+        ("/boot/efi/loader/loader.conf", "timeout 3\n"),
+        ("/boot/efi/EFI/systemd/systemd-bootx64.efi", ""),
+        ("/usr/bin/bootctl", ""),
+        ("/usr/sbin/grubby", ""),
+        ("/etc/kernel/cmdline", "ro quiet\n"),
+        ("/etc/kernel/proxmox-boot-uuids", "\n"),
+        ("/usr/bin/kernelstub", ""),
+    ],
+)
+def test_remnants_of_other_loaders_do_not_matter_where_grub_booted(host, path, text):
+    host.write(path, text)
+    assert go(host)["loader"] == "grub"
+
+
+def test_two_that_claim_the_system_are_refused(host, monkeypatch):
+    class Other:
+        NAME = "other"
+
+        @staticmethod
+        def evidence(host, seen):
+            return ["its mark is there"], []
+
+        @staticmethod
+        def recorded(host):
+            return None
+
+    known = cmdline.backends()
+    monkeypatch.setattr(cmdline, "backends", lambda: known + [Other])
+    before = host.tree()
+    with pytest.raises(HostError, match=r"not clear.*grub \(BOOT_IMAGE=.*other \(its mark is there\)"):
+        go(host)
+    assert host.tree() == before
+
+
+def test_an_unknown_loader_is_no_name_of_ours():
+    with pytest.raises(ValueError, match="'lilo' is not one of"):
+        cmdline.backend("lilo")
+
+
+def test_what_was_made_with_one_loader_is_taken_out_there(host):
+    go(host)
+    efi(host, "LoaderInfo", "systemd-boot 252")
+    with pytest.raises(HostError):
+        go(host, ["iommu=pt"])
+    assert go(host, state="absent")["loader"] == "grub"
+    assert not host.exists(grub.DROP_IN)
+
+
+def test_a_record_of_another_loader_is_told(host):
+    go(host)
+    record.write(host, dict(record.read(host), loader="grubby"))
+    before = host.tree()
+    with pytest.raises(HostError, match="written for loader grubby, and now it is grub: run with state absent"):
+        go(host)
+    assert host.tree() == before
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"schema": 2}', "[]"])
+def test_a_damaged_record_is_refused(host, text):
+    host.write(record.PATH, text)
+    before = host.tree()
+    for state in ("present", "absent"):
+        with pytest.raises(HostError, match="cannot be understood"):
+            go(host, state=state)
+    assert host.tree() == before
+
+
+def test_a_lost_record_is_made_again_from_our_own_file(host):
+    go(host)
+    host.remove(record.PATH)
+    assert go(host)["owned"] == ["intel_iommu=on"]
+    host.remove(record.PATH)
+    assert go(host, state="absent")["changed"] is True
+    assert not host.exists(grub.DROP_IN)
+
+
+def test_a_file_of_an_older_version_becomes_one_of_this(host):
+    old = grub_common.HEADER + 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT intel_iommu=on"\n'
+    host.write(grub.DROP_IN, old)
+    host.mkconfig(["grub-mkconfig", "-o", MENU])
+    assert go(host, check=True)["owned"] == ["intel_iommu=on"]
+    assert go(host)["changed"] is True
+    assert go(host)["changed"] is False
+
+
+# -- before anything is written ------------------------------------------------------------
+
+
+def room(monkeypatch, read_only=False, free=1 << 30):
+    monkeypatch.setattr(edits, "room", lambda host, path: (path.rpartition("/")[0] or "/", 1, read_only, free))
+
+
+@pytest.mark.parametrize(
+    "more, said", [({"read_only": True}, "/boot/grub is on a read-only filesystem"), ({"free": 4096}, "4 KiB free")]
+)
+@pytest.mark.parametrize("check", [True, False])
+def test_a_read_only_or_full_boot_is_found_first(host, monkeypatch, more, said, check):
+    before = host.tree()
+    room(monkeypatch, **more)
+    with pytest.raises(HostError, match="nothing was changed: .*" + said):
+        go(host, check=check)
+    monkeypatch.undo()
+    assert (host.tree(), host.calls) == (before, [])
+
+
+def test_room_is_that_of_the_filesystem(host):
+    folder, dummy, read_only, free = edits.room(host, "/not/there/yet/file")
+    assert (folder, read_only) == ("/", False) and free > 0
+
+
+def test_what_a_killed_write_left_is_cleaned(host):
+    host.write("/boot/grub/.vfio-host-abcdefg1", "half")
+    host.write("/boot/grub/.vfio-host-mine.txt", "not of that kind")
+    go(host)
+    assert not host.exists("/boot/grub/.vfio-host-abcdefg1")
+    assert host.exists("/boot/grub/.vfio-host-mine.txt")
+
+
+# -- meanwhile -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kernel_installed_between_plan_and_apply_gets_its_entry(host, when):
+    def install(argv):
+        host.fail = None
+        if when == "before":
+            host.write("/boot/vmlinuz-6.9.0-1-amd64", "")
+        result = host.mkconfig(argv)
+        host.write("/boot/vmlinuz-6.9.0-1-amd64", "")
+        return result
+
+    host.fail = install
+    result = go(host)
+    newest = [entry for entry in result["next_boot"] if entry["kernel"] == "6.9.0-1-amd64" and entry["managed"]]
+    assert newest and all("intel_iommu=on" in entry["tokens"] for entry in newest)
+    assert go(host)["changed"] is False
+
+
+def test_a_menu_without_the_former_default_does_not_take_its_place(host):
+    title = "Debian GNU/Linux, with Linux 6.0.0-1-amd64"
+    header = host.read("/etc/grub.d/00_header")
+    chosen = "Advanced options for Debian GNU/Linux>" + title
+    host.write("/etc/grub.d/00_header", header.replace('default="0"', 'default="%s"' % chosen), mode=0o755)
+    host.mkconfig(["grub-mkconfig", "-o", MENU])
+    host.write("/etc/default/grub", host.read("/etc/default/grub") + "GRUB_DISTRIBUTOR=Other\n")
+    before = host.tree()
+    with pytest.raises(HostError, match="the default entry '%s' is no longer there" % title):
+        go(host)
+    assert host.tree() == before
+
+
+def test_the_menu_keeps_its_language(host):
+    host.write("/etc/default/locale", "LANG=de_DE.UTF-8\n")
+    go(host)
+    assert host.calls == [GENERATE]
+    host.calls.clear()
+    host.write(MENU, host.read(MENU).replace("Advanced options for", "Erweiterte Optionen für"))
+    go(host, ["iommu=pt"])
+    assert host.calls == [["env", "-u", "LC_ALL", "-u", "LANGUAGE", "LANG=de_DE.UTF-8"] + GENERATE]
+
+
+def test_a_menu_behind_a_link_is_replaced_where_it_is(host):
+    os.rename(host.path("/boot/grub"), host.path("/boot/grub2"))
+    os.symlink("grub2", host.path("/boot/grub"))
+    go(host)
+    assert host.readlink("/boot/grub") == "grub2"
+    assert host.calls == [["grub-mkconfig", "-o", "/boot/grub2/grub.cfg.vfio-host-new"]]
+    assert go(host)["changed"] is False
+
+
+def test_mode_of_the_menu_stays(host):
+    os.chmod(host.path(MENU), 0o444)
+    go(host)
+    assert host.stat(MENU).st_mode & 0o777 == 0o444

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, grub_common, grub_menu
 from ansible_collections.vfio.host.tests.unit.boot.grub_host import CUSTOM, GrubHost, menu_text
 
@@ -113,3 +114,13 @@ def test_record_and_render_agree():
     assert grub.parse_record(old) == ["a=b"]
     with pytest.raises(ValueError, match="not from this collection"):
         grub.parse_record("GRUB_TIMEOUT=1\n")
+
+
+def test_a_word_with_a_space_reaches_the_kernel_in_quotes(host):
+    text = "GRUB_CMDLINE_LINUX_DEFAULT='quiet dyndbg=\"file drivers/vfio/* +p\"'\n"
+    host.write("/etc/default/grub", text)
+    grub.generate(host)
+    seen = grub.view(host)
+    assert seen["problems"] == []
+    assert seen["entries"][0]["tokens"][-2:] == ["quiet", '"dyndbg=file drivers/vfio/* +p"']
+    assert tokens.has(seen["entries"][0]["tokens"], grub.configured(host)[0][-1])

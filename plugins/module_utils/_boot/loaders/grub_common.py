@@ -31,6 +31,9 @@ BLS = re.compile(r"^\s*(?:export\s+)?GRUB_ENABLE_BLSCFG=[\"']?(?:true|y|yes|1)\b
 NEW = ".vfio-host-new"
 """Ending of the menu that is generated beside the one in place."""
 
+ATTEMPTS = 3
+"""How often the menu is made when kernels come or go while it is made."""
+
 TIMEOUT = 300.0
 """Seconds for ``grub-mkconfig``: a slow or emulated machine needs half a minute."""
 
@@ -280,21 +283,25 @@ def generate(host, settings=None):
     """
     path = menu_path(host)
     beside = path + NEW
-    for name in leftovers(host):
-        host.remove(name)
-    argv = [tool(host, "mkconfig"), "-o", beside]
     spoken = language(host)
+    argv = [tool(host, "mkconfig"), "-o", beside]
     if spoken:
         argv = ["env", "-u", "LC_ALL", "-u", "LANGUAGE", "LANG=" + spoken] + argv
     before = menu_of(host)
     status = host.stat(path)
+    for name in leftovers(host):
+        host.remove(name)
     try:
-        result = host.run(argv, timeout=TIMEOUT)
-        data = host.read_bytes(beside)
-        reasons = ["it wrote no menu"] if data is None else unfit(host, before, beside, settings)
-        if reasons:
-            said = (result.stderr or result.stdout).strip()[-500:]
-            raise HostError("%s ran, but: %s. It said: %s" % (argv[-3], "; ".join(reasons), said))
+        for attempt in range(ATTEMPTS):
+            installed = kernels(host)
+            result = host.run(argv, timeout=TIMEOUT)
+            data = host.read_bytes(beside)
+            reasons = ["it wrote no menu"] if data is None else unfit(host, before, beside, settings)
+            if not reasons:
+                break
+            if attempt == ATTEMPTS - 1 or kernels(host) == installed:  # else one came or went meanwhile
+                said = (result.stderr or result.stdout).strip()[-500:]
+                raise HostError("%s ran, but: %s. It said: %s" % (argv[-3], "; ".join(reasons), said))
         host.write(path, data, mode=status.st_mode & 0o7777 if status else 0o600)
     finally:
         for name in leftovers(host):
@@ -305,10 +312,11 @@ def unfit(host, before, path, settings):
     """Why a new menu must not take the place of the old: ``[reason]``."""
     seen = view(host, path)
     reasons = list(seen["problems"])
+    expected = [grub_menu.for_kernel(word) for word in grub_menu.words(tokens.join(settings or []))]
     for entry in seen["entries"]:
-        if entry["managed"] and settings is not None and not tokens.in_order(entry["tokens"], settings):
+        if entry["managed"] and not tokens.in_order(entry["tokens"], expected):
             reasons.append(
-                "entry %r has %s, expected is %s" % (entry["title"], tokens.join(entry["tokens"]), tokens.join(settings))
+                "entry %r has %s, expected is %s" % (entry["title"], tokens.join(entry["tokens"]), tokens.join(expected))
             )
     saved = saved_entry(host)
     if before and grub_menu.default_entry(before, saved) and loader.default_of(seen) is None:
@@ -365,8 +373,7 @@ def trial_text(host, kernel, image, line):
     raw = {}
     for text in found["body"]:
         if (grub_menu.words(text) or [""])[0] in grub_menu.LINUX:
-            for word in text.split():
-                raw.setdefault((grub_menu.words(word) or [""])[0], word)
+            raw = {grub_menu.for_kernel(word): written for written, word in grub_menu.raw_words(text)[2:]}
     own = folder.rstrip("/") + "/" + posixpath.basename(image)
     body = []
     for text in found["body"]:
@@ -376,7 +383,7 @@ def trial_text(host, kernel, image, line):
             continue
         indent = "\t"
         if command in grub_menu.LINUX:
-            words = [raw.get(token, quoted(token)) if "$" in token else quoted(token) for token in line]
+            words = [raw.get(token, quoted(token)) for token in line]
             text = indent + "\t".join([command, " ".join([quoted(parts[1])] + words)])
         elif command in grub_menu.INITRD:
             text = indent + "\t".join([command, " ".join([quoted(name) for name in parts[1:-1]] + [quoted(own)])])

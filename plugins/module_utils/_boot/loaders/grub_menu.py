@@ -23,13 +23,26 @@ SAVED = "${saved_entry}"
 
 def words(line):
     """Words of a line of GRUB's script language, its quoting resolved; variables stay as they are."""
+    return [word for dummy, word in raw_words(line)]
+
+
+def raw_words(line):
+    """``[(as it is written, word)]`` of a line, see :func:`words`."""
     found = []
     word = None
+    raw = ""
     quote = ""
     escaped = False
     for char in line:
+        if word is None and not quote and not escaped:
+            if char.isspace():
+                continue
+            if char == "#":
+                break
+            word, raw = "", ""
+        raw += char
         if escaped:
-            word = (word or "") + char
+            word += char
             escaped = False
         elif char == "\\" and quote != "'":
             escaped = True
@@ -40,18 +53,20 @@ def words(line):
                 word += char
         elif char in "'\"":
             quote = char
-            word = word or ""
         elif char.isspace():
-            if word is not None:
-                found.append(word)
+            found.append((raw[:-1], word))
             word = None
-        elif char == "#" and word is None:
-            break
         else:
-            word = (word or "") + char
+            word += char
     if word is not None:
-        found.append(word)
+        found.append((raw, word))
     return found
+
+
+def for_kernel(word):
+    """A word as GRUB hands it to the kernel: in quotes when there is a space in it, quotes and backslashes escaped."""
+    text = re.sub(r"([\\'\"])", r"\\\1", word)
+    return '"%s"' % text if " " in text else text
 
 
 def version_of(path):
@@ -113,7 +128,7 @@ def parse_menu(text):
             entry = inside["entry"]
             entry["body"].append(line)
             if command in LINUX and len(found) > 1:
-                entry.update(image=found[1], kernel=version_of(found[1]), tokens=found[2:])
+                entry.update(image=found[1], kernel=version_of(found[1]), tokens=[for_kernel(word) for word in found[2:]])
             elif command in INITRD:
                 entry["initrds"] = found[1:]
         elif command == "set" and len(found) > 1 and found[1].startswith("default="):
