@@ -26,7 +26,7 @@ def test_a_uki(host):
     found = pe.uki(host, "/a.efi")
     assert found["cmdline"] == "root=UUID=1 ro quiet"
     assert found["uname"] == "6.12.57-amd64"
-    assert found["osrel"] == {"ID": "debian", "PRETTY_NAME": "An OS", "VERSION_ID": "13"}
+    assert found["osrel"] == {"ID": "debian", "PRETTY_NAME": "Debian GNU/Linux 13 (trixie)", "VERSION_ID": "13"}
     assert pe.read_section(host, "/a.efi", ".initrd") == b"i" * 1000
     assert pe.read_section(host, "/a.efi", ".none") is None
     assert pe.kernel_version(host, "/a.efi", found["sections"][".linux"][0]) == "6.12.57-amd64"

@@ -3,12 +3,461 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+from types import SimpleNamespace
+
 import pytest
+from ansible_collections.vfio.host.plugins.module_utils._boot import booted, edits, entries, loader, record, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import systemd_boot
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.tests.unit.boot import loader_contract
-from ansible_collections.vfio.host.tests.unit.boot.systemd_boot_host import Arch, Debian
+from ansible_collections.vfio.host.tests.unit.boot.systemd_boot_host import (
+    LINE,
+    MACHINE,
+    NEW,
+    OLD,
+    Arch,
+    Debian,
+    DebianUki,
+)
+
+OURS = ["intel_iommu=on", "iommu=pt"]
+ENTRIES = "/boot/efi/loader/entries/"
+SHELLS = [shell for shell in (["sh"], ["dash"], ["busybox", "sh"], ["bash", "--posix"]) if shutil.which(shell[0])]
+
+
+@pytest.fixture
+def debian(tmp_path):
+    return Debian(str(tmp_path))
+
+
+@pytest.fixture
+def arch(tmp_path):
+    return Arch(str(tmp_path))
+
+
+def apply(host, wanted, owned=()):
+    changes = systemd_boot.edits(host, wanted, list(owned))
+    edits.write(host, changes)
+    return changes
+
+
+def evidence(host):
+    return systemd_boot.evidence(host, booted.booted(host))
+
+
+def full(monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=0, f_bavail=1, f_frsize=1024, f_bsize=1024))
+
+
+def default(host):
+    return loader.default_of(systemd_boot.view(host))
 
 
 @pytest.mark.parametrize("kind", [Debian, Arch], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("promise", loader_contract.PROMISES, ids=lambda promise: promise.__name__)
 def test_contract(tmp_path_factory, promise, kind):
     promise(lambda: kind(str(tmp_path_factory.mktemp("host"))), "systemd_boot")
+
+
+# -- entries ---------------------------------------------------------------------------------
+
+
+def test_only_the_options_of_the_ordinary_entries_change(debian):
+    other = debian.read(ENTRIES + "other-9.9.9.conf")
+    name = "%s%s-%s.conf" % (ENTRIES, MACHINE, NEW)
+    before = debian.read(name)
+    changes = apply(debian, OURS)
+    assert {edit.path: edit.own for edit in changes} == {
+        name: False, name.replace(NEW, OLD): False, "/etc/kernel/cmdline": False}
+    machine = "systemd.machine_id=" + MACHINE
+    assert debian.read(name) == before.replace(machine, machine + " intel_iommu=on iommu=pt")
+    assert debian.read(ENTRIES + "other-9.9.9.conf") == other
+    assert debian.read("/etc/kernel/cmdline") == LINE + " intel_iommu=on iommu=pt\n"
+    assert debian.calls == []
+    assert apply(debian, OURS, OURS) == []
+
+
+def test_a_token_of_somebody_else_stays_when_ours_goes(debian):
+    debian.put("/etc/kernel/cmdline", "# mine\nroot=UUID=1 iommu=pt\nquiet")
+    name = "%s%s-%s.conf" % (ENTRIES, MACHINE, NEW)
+    debian.put(name, debian.read(name).replace("quiet", "iommu=pt quiet"))
+    before = loader_contract.tree(debian)
+    apply(debian, OURS)
+    assert debian.read("/etc/kernel/cmdline") == "# mine\nroot=UUID=1 iommu=pt\nquiet intel_iommu=on iommu=pt"
+    apply(debian, [], OURS)
+    assert loader_contract.tree(debian) == before
+
+
+def test_the_next_kernel_gets_ours_and_not_what_only_runs(debian):
+    debian.put("/proc/cmdline", LINE + " vfio_host=trial panic=10\n")
+    apply(debian, OURS)
+    debian.install("6.13.1-amd64")
+    lines = {entry["kernel"]: entry["tokens"] for entry in systemd_boot.view(debian)["entries"] if entry["managed"]}
+    machine = ["systemd.machine_id=" + MACHINE]
+    assert lines["6.13.1-amd64"] == LINE.split() + OURS + machine
+    assert tokens.lacking(systemd_boot.configured(debian)[0], OURS) == []
+    assert apply(debian, OURS, OURS) == []
+
+
+def test_the_command_line_of_the_vendor_is_taken_over(debian):
+    debian.put("/usr/lib/kernel/cmdline", "root=/dev/vendor\n")
+    apply(debian, OURS)
+    assert debian.read("/etc/kernel/cmdline") == "root=/dev/vendor intel_iommu=on iommu=pt\n"
+    assert debian.read("/usr/lib/kernel/cmdline") == "root=/dev/vendor\n"
+
+
+def test_what_kernel_install_would_take_is_said(debian):
+    debian.put("/proc/cmdline", "BOOT_IMAGE=/x initrd=\\y " + LINE)
+    line, origin = systemd_boot.configured(debian)
+    assert line == LINE.split()
+    assert set(origin.values()) == {"/proc/cmdline"}
+
+
+def test_an_installed_kernel_without_an_entry_is_a_problem(debian):
+    debian.remove("%s%s-%s.conf" % (ENTRIES, MACHINE, OLD))
+    assert systemd_boot.view(debian)["problems"] == [
+        "the installed kernel %s has no entry in loader/entries" % OLD]
+
+
+def test_a_missing_file_is_a_problem_of_ours_only(debian):
+    assert systemd_boot.view(debian)["problems"] == []  # the other system's kernel is not there
+    debian.remove("/boot/efi/%s/%s/initrd.img-%s" % (MACHINE, OLD, OLD))
+    assert [reason for reason in systemd_boot.view(debian)["problems"] if "does not exist" in reason]
+
+
+def test_entries_with_boot_counting(debian):
+    name = "%s%s-%s.conf" % (ENTRIES, MACHINE, NEW)
+    debian.put(name.replace(".conf", "+2-1.conf"), debian.read(name))
+    debian.remove(name)
+    assert default(debian)["id"] == "%s-%s" % (MACHINE, NEW)
+    apply(debian, OURS)
+    assert tokens.lacking(default(debian)["tokens"], OURS) == []
+
+
+def test_by_hand_nothing_but_the_entry_is_edited(arch):
+    changes = apply(arch, OURS)
+    assert [edit.path for edit in changes] == ["/boot/loader/entries/arch.conf"]
+    assert systemd_boot.configured(arch)[0] is None
+    seen = {entry["id"]: entry for entry in systemd_boot.view(arch)["entries"]}
+    assert seen["arch"]["kernel"] == "6.17.8-arch1-1"
+    assert seen["arch"]["initrds"] == ["/boot/intel-ucode.img", "/boot/initramfs-linux.img"]
+    assert (seen["arch-fallback"]["managed"], seen["arch-fallback"]["recovery"]) == (False, True)
+    assert seen["void"]["managed"] is False
+
+
+# -- what booted -----------------------------------------------------------------------------
+
+
+def test_evidence(debian, tmp_path_factory):
+    found, against = evidence(debian)
+    assert against == []
+    assert found == ["systemd-boot 257.13-1~deb13u1 started this system",
+                     "the booted entry is %s-%s.conf" % (MACHINE, NEW)]
+    assert evidence(Arch(str(tmp_path_factory.mktemp("arch"))))[1] == []
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda host: host.text_variable("LoaderInfo", "GRUB 2.12"), "GRUB 2.12 started"),
+        (lambda host: host.text_variable("StubInfo", "systemd-stub 257"), "unified kernel image"),
+        (lambda host: host.text_variable("LoaderEntrySelected", "x.efi"), "unified kernel image"),
+        (lambda host: host.put("/proc/cmdline", "BOOT_IMAGE=/vmlinuz root=UUID=1"), "BOOT_IMAGE="),
+        (lambda host: host.put("/etc/kernelstub/configuration", "{}"), "kernelstub"),
+        (lambda host: host.put("/etc/kernel/proxmox-boot-uuids", "AAAA"), "proxmox-boot-tool"),
+        (lambda host: host.put("/proc/cmdline", "root=UUID=1 ostree=/o"), "ostree"),
+        (lambda host: host.put("/usr/bin/sdbootutil", ""), "sdbootutil owns"),
+        (lambda host: host.put("/proc/self/mountinfo", ""), "no EFI partition"),
+        (lambda host: host.text_variable("LoaderDevicePartUUID", "AAAA"), "is not among the mounted ones"),
+        (lambda host: shutil.rmtree(host.path("/sys/firmware/efi")), "LoaderInfo"),
+        (lambda host: [host.remove("%s%s-%s.conf" % (ENTRIES, MACHINE, one)) for one in (OLD, NEW)], "is one of this"),
+    ],
+)  # fmt: skip
+def test_evidence_against(debian, change, reason):
+    change(debian)
+    assert [sentence for sentence in evidence(debian)[1] if reason in sentence]
+
+
+def test_two_partitions_that_could_be_the_one(debian):
+    debian.remove("%s/LoaderDevicePartUUID-%s" % (booted.EFIVARS, booted.LOADER_GUID))
+    assert systemd_boot.partitions(debian) == ["/boot/efi"]
+    debian.put("/mnt/EFI/systemd/systemd-bootx64.efi", "")
+    debian.put("/proc/self/mountinfo", debian.read("/proc/self/mountinfo")
+               + "61 22 254:9 / /mnt rw - vfat /dev/vdb1 rw\n")
+    with pytest.raises(HostError, match="cannot be told"):
+        systemd_boot.partitions(debian)
+
+
+def test_a_stick_with_entries_is_not_read_and_xbootldr_is(debian):
+    line = "%d 22 254:9 / %s rw - vfat /dev/%s rw\n"
+    debian.put("/media/stick/loader/entries/x.conf", "linux /x\noptions root=UUID=1\n")
+    debian.put("/boot/loader/entries/y.conf", "linux /vmlinuz-%s\noptions root=UUID=1\n" % NEW)
+    debian.put("/proc/self/mountinfo", debian.read("/proc/self/mountinfo")
+               + line % (61, "/media/stick", "sdb1") + line % (62, "/boot", "vda3"))
+    assert systemd_boot.partitions(debian) == ["/boot/efi", "/boot"]
+    assert [entry["managed"] for entry in systemd_boot.view(debian)["entries"] if entry["id"] == "y"] == [True]
+
+
+# -- default ---------------------------------------------------------------------------------
+
+
+def test_the_default_by_order(debian):
+    debian.put("/boot/efi/loader/loader.conf", "timeout 3\n")
+    assert default(debian)["id"] == "other-9.9.9"  # its sort key is the first
+    debian.remove(ENTRIES + "other-9.9.9.conf")
+    assert default(debian)["kernel"] == NEW
+
+
+@pytest.mark.parametrize(
+    "setting, variable, expected",
+    [
+        ("", "%s-%s.conf" % (MACHINE, OLD), OLD),
+        ("default %s-%s.conf\n" % (MACHINE, OLD), None, OLD),
+        ("default %s-%s*\n" % (MACHINE.upper(), OLD), None, OLD),
+        ("default %s-%s.conf\n" % (MACHINE, NEW), "%s-%s.conf" % (MACHINE, OLD), OLD),
+        ("default %s-*\n" % MACHINE, "gone.conf", NEW),
+        ("default @saved\n", None, OLD),
+        ("default auto-windows\n", None, None),
+        ("default %s-%s\n" % (MACHINE, OLD), None, None),  # without .conf it depends on the loader's version
+    ],
+)
+def test_the_default_as_it_is_chosen(debian, setting, variable, expected):
+    debian.put("/boot/efi/loader/loader.conf", setting)
+    debian.text_variable("LoaderEntryLastBooted", "%s-%s.conf" % (MACHINE, OLD))
+    if variable:
+        debian.text_variable("LoaderEntryDefault", variable)
+    found = default(debian)
+    assert (found and found["kernel"]) == expected
+    assert bool(systemd_boot.view(debian)["problems"]) is (expected is None)
+
+
+def test_an_entry_that_has_used_up_its_tries_is_not_the_default(debian):
+    debian.put("/boot/efi/loader/loader.conf", "")
+    debian.remove(ENTRIES + "other-9.9.9.conf")
+    name = "%s%s-%s" % (ENTRIES, MACHINE, NEW)
+    debian.put(name + "+0-3.conf", debian.read(name + ".conf"))
+    debian.remove(name + ".conf")
+    assert default(debian)["kernel"] == OLD
+
+
+@pytest.mark.parametrize("info", ["systemd-boot 257", "systemd-boot 249"])
+@pytest.mark.parametrize("keys", [True, False])
+def test_our_own_entries_are_never_first(debian, keys, info):
+    debian.text_variable("LoaderInfo", info)
+    debian.put("/boot/efi/loader/loader.conf", "")
+    debian.remove(ENTRIES + "other-9.9.9.conf")
+    if not keys:
+        for version in (OLD, NEW):
+            name = "%s%s-%s.conf" % (ENTRIES, MACHINE, version)
+            debian.put(name, debian.read(name).replace("sort-key", "#"))
+    edits.write(debian, systemd_boot.fallback(debian, []))
+    edits.write(debian, systemd_boot.trial(debian, NEW, "/boot/vfio-host-trial-x.img", ["a"]))
+    order = [entry["id"] for entry in systemd_boot.view(debian)["entries"]]
+    assert len(order) == 5
+    assert order[:2] == ["%s-%s" % (MACHINE, NEW), "%s-%s" % (MACHINE, OLD)]
+    assert default(debian)["kernel"] == NEW
+
+
+# -- fallback --------------------------------------------------------------------------------
+
+
+def test_the_fallback_entry(debian):
+    apply(debian, OURS)
+    edits.write(debian, systemd_boot.fallback(debian, OURS))
+    assert systemd_boot.fallback(debian, OURS) == []
+    assert debian.read("%s-vfio-host-fallback-%s.conf" % (ENTRIES, NEW)) == (
+        "# Managed by the vfio.host collection. Do not edit: it is replaced.\n"
+        "title Debian GNU/Linux 13 (trixie) (without vfio)\n"
+        "version %s\nlinux /%s/%s/linux\ninitrd /%s/%s/initrd.img-%s\n"
+        "options %s systemd.machine_id=%s vfio_host=off\n" % (NEW, MACHINE, NEW, MACHINE, NEW, NEW, LINE, MACHINE)
+    )
+    assert os.stat(debian.path(systemd_boot.PLUGIN)).st_mode & 0o777 == 0o755
+    debian.remove("/boot/efi/%s/%s/linux" % (MACHINE, NEW))
+    problems = systemd_boot.view(debian)["problems"]
+    assert len([reason for reason in problems if "does not exist" in reason and "fallback" in reason]) == 1
+
+
+def test_a_fallback_goes_with_its_kernel(debian):
+    edits.write(debian, systemd_boot.fallback(debian, OURS))
+    debian.remove("%s%s-%s.conf" % (ENTRIES, MACHINE, OLD))
+    changes = systemd_boot.fallback(debian, OURS)
+    assert [(edit.path, edit.after) for edit in changes] == [
+        ("%s-vfio-host-fallback-%s.conf" % (ENTRIES, OLD), None)]
+
+
+def test_a_plugin_of_somebody_else_is_not_replaced(debian):
+    debian.put(systemd_boot.PLUGIN, "#!/bin/sh\n")
+    with pytest.raises(HostError, match="move it away"):
+        systemd_boot.fallback(debian, OURS)
+    assert systemd_boot.fallback(debian, None) == []
+
+
+def run_plugin(host, shell, command, layout="bls", root="/boot/efi"):
+    """The plugin as kernel-install runs it, the absolute paths in it led into the recorded tree."""
+    text = systemd_boot.PLUGIN_TEXT
+    for path in (record.PATH, "/etc/kernel/cmdline", "/etc/os-release"):
+        assert path in text
+        text = text.replace(path, host.root + path)
+    environment = {
+        "PATH": os.environ["PATH"], "KERNEL_INSTALL_LAYOUT": layout, "KERNEL_INSTALL_ENTRY_TOKEN": MACHINE,
+        "KERNEL_INSTALL_MACHINE_ID": MACHINE, "KERNEL_INSTALL_BOOT_ROOT": host.root + root,
+    }  # fmt: skip
+    argv = shell + ["-c", text, "95-vfio-host.install", command, NEW, "/entry", "/boot/vmlinuz"]
+    found = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    assert (found.returncode, found.stdout) == (0, b"")
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+@pytest.mark.parametrize("rest", ["", " -- quux", " x=\"a b\" iommu=pt vfio_host=trial *"])
+def test_the_plugin_writes_what_the_backend_does(debian, shell, rest):
+    record.write(debian, record.new("systemd_boot", OURS, False, {"/x": {"text": ' "tokens": [\n', "mode": 1, "after": ""}}))
+    apply(debian, OURS)
+    name = "%s%s-%s.conf" % (ENTRIES, MACHINE, NEW)
+    debian.put(name, debian.read(name).replace(" console", rest + " console") if "--" not in rest
+               else debian.read(name).replace("iommu=pt", "iommu=pt" + rest))
+    edits.write(debian, systemd_boot.fallback(debian, OURS))
+    path = "%s-vfio-host-fallback-%s.conf" % (ENTRIES, NEW)
+    wanted = debian.read(path)
+    assert loader.OFF in wanted and "intel_iommu" not in wanted
+    debian.remove(path)
+    run_plugin(debian, shell, "add")
+    assert debian.read(path) == wanted
+    run_plugin(debian, shell, "remove")
+    assert not debian.exists(path)
+    assert not [one for one in debian.listdir(ENTRIES) if one.startswith(".")]
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_the_plugin_with_unified_kernel_images(tmp_path, shell):
+    from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import uki
+
+    host = DebianUki(str(tmp_path))
+    record.write(host, record.new("uki", OURS, False, {}))
+    edits.write(host, uki.edits(host, OURS, []))
+    uki.generate(host)
+    edits.write(host, uki.fallback(host, OURS))
+    path = "/efi/loader/entries/-vfio-host-fallback-%s.conf" % NEW
+    wanted = host.read(path)
+    assert "efi /EFI/Linux/%s-%s.efi\n" % (MACHINE, NEW) in wanted
+    host.remove(path)
+    run_plugin(host, shell, "add", layout="uki", root="/efi")
+    assert host.read(path) == wanted
+
+
+def test_without_a_record_the_plugin_still_switches_off(debian):
+    apply(debian, OURS)
+    run_plugin(debian, ["sh"], "add")
+    assert "intel_iommu=on iommu=pt vfio_host=off\n" in debian.read("%s-vfio-host-fallback-%s.conf" % (ENTRIES, NEW))
+
+
+# -- images ----------------------------------------------------------------------------------
+
+
+def test_images_that_were_built_get_onto_the_partition(debian):
+    target = "/boot/efi/%s/%s/initrd.img-%s" % (MACHINE, NEW, NEW)
+    old = debian.read("/boot/efi/%s/%s/initrd.img-%s" % (MACHINE, OLD, OLD))
+    for version in (OLD, NEW):
+        debian.put("/boot/initrd.img-" + version, "new " + version)
+    systemd_boot.refresh(debian, [NEW])
+    assert debian.read(target) == "new " + NEW
+    assert debian.read(target.replace(NEW, OLD)) == old
+    before = os.stat(debian.path(target)).st_ino
+    systemd_boot.refresh(debian, [NEW])
+    assert os.stat(debian.path(target)).st_ino == before
+    assert debian.listdir(os.path.dirname(target)) == ["initrd.img-" + NEW, "linux"]
+
+
+def test_a_partition_that_is_full_is_seen_before_anything_is_copied(debian, monkeypatch):
+    debian.put("/boot/initrd.img-" + NEW, "new")
+    before = loader_contract.tree(debian)
+    full(monkeypatch)
+    with pytest.raises(HostError, match="KiB free"):
+        systemd_boot.refresh(debian, [NEW])
+    assert loader_contract.tree(debian) == before
+
+
+def test_images_that_are_used_where_they_are_built(arch):
+    before = loader_contract.tree(arch)
+    systemd_boot.refresh(arch, ["6.17.8-arch1-1"])
+    assert loader_contract.tree(arch) == before
+
+
+# -- trial -----------------------------------------------------------------------------------
+
+
+def test_a_trial_entry_beside_the_others(debian):
+    before = loader_contract.tree(debian)
+    image = "/boot/vfio-host-trial-%s.img" % NEW
+    debian.put(image, "trial")
+    line = LINE.split() + ["intel_iommu=on", loader.TRIAL]
+    assert systemd_boot.trial_obstacles(debian) == []
+    assert systemd_boot.trial_binary(debian, NEW, image, line, check=True) is True
+    assert systemd_boot.trial_binary(debian, NEW, image, line) is True
+    assert systemd_boot.trial_binary(debian, NEW, image, line, check=True) is False
+    edits.write(debian, systemd_boot.trial(debian, NEW, image, line))
+    assert systemd_boot.trial(debian, NEW, image, line) == []
+    found = [entry for entry in systemd_boot.view(debian)["entries"] if entry["id"] == loader.TRIAL_ID]
+    assert [(entry["tokens"], entry["default"], entry["managed"], entry["kernel"]) for entry in found] == [
+        (line, False, False, NEW)]
+    assert debian.read(found[0]["initrds"][-1]) == "trial"
+    assert systemd_boot.view(debian)["problems"] == []
+    assert default(debian)["kernel"] == NEW
+    edits.write(debian, systemd_boot.trial(debian, None, None, []))
+    assert systemd_boot.trial_binary(debian, None, None, [], check=True) is True
+    systemd_boot.trial_binary(debian, None, None, [])
+    debian.remove(image)
+    assert loader_contract.tree(debian) == before
+
+
+def test_a_trial_image_on_the_partition_is_not_copied(arch):
+    arch.put("/boot/vfio-host-trial-6.img", "trial")
+    assert systemd_boot.trial_binary(arch, "6.17.8-arch1-1", "/boot/vfio-host-trial-6.img", ["a"]) is False
+    edits.write(arch, systemd_boot.trial(arch, "6.17.8-arch1-1", "/boot/vfio-host-trial-6.img", ["a"]))
+    text = arch.read("/boot/loader/entries/-vfio-host-trial.conf")
+    assert "initrd /intel-ucode.img\ninitrd /vfio-host-trial-6.img\noptions a\n" in text
+
+
+def test_the_choice_for_one_boot(debian):
+    assert systemd_boot.once(debian) is None
+    with pytest.raises(HostError, match="no entry"):
+        systemd_boot.set_once(debian, loader.TRIAL_ID)
+    edits.write(debian, systemd_boot.trial(debian, NEW, "/x.img", ["a"]))
+    systemd_boot.set_once(debian, loader.TRIAL_ID)
+    assert debian.calls == [["bootctl", "set-oneshot", "--", "-vfio-host-trial.conf"]]
+    assert systemd_boot.once(debian) == loader.TRIAL_ID
+    systemd_boot.set_once(debian, None)
+    assert systemd_boot.once(debian) is None
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda host: host.variable("LoaderFeatures", (0x7).to_bytes(8, "little")), "cannot|does not say"),
+        (lambda host: host.remove("%s/LoaderFeatures-%s" % (booted.EFIVARS, booted.LOADER_GUID)), "does not say"),
+        (lambda host: host.remove("/usr/bin/bootctl"), "bootctl is not"),
+        (lambda host: shutil.rmtree(host.path(booted.EFIVARS)), "no EFI variables"),
+        (lambda host: host.put("/proc/self/mountinfo", host.read("/proc/self/mountinfo").replace(
+            "efivarfs rw", "efivarfs ro")), "read-only"),
+        (lambda host: host.put("/boot/efi/loader/loader.conf", "default other*\n"), "default entry"),
+    ],
+)  # fmt: skip
+def test_trial_obstacles(debian, change, reason):
+    import re
+
+    change(debian)
+    assert [sentence for sentence in systemd_boot.trial_obstacles(debian) if re.search(reason, sentence)]
+
+
+def test_a_full_partition_is_an_obstacle(debian, monkeypatch):
+    full(monkeypatch)
+    assert [sentence for sentence in systemd_boot.trial_obstacles(debian) if "KiB free" in sentence]
+
+
+def test_damaged_entries_are_no_crash(debian):
+    debian.put(ENTRIES + "bad.conf", b"\xff\xfe\0linux\n\n=\noptions")
+    debian.put("/boot/efi/EFI/Linux/x.efi", "MZ")
+    assert systemd_boot.view(debian)["problems"] == []
+    assert entries.parse(debian.read(ENTRIES + "bad.conf"))

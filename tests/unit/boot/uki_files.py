@@ -39,7 +39,7 @@ def kernel(version):
 
 
 def uki(version, cmdline, initrd=b"initrd", os_id="debian"):
-    osrel = 'ID=%s\nPRETTY_NAME="An OS"\nVERSION_ID=13\n' % os_id
+    osrel = 'ID=%s\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\nVERSION_ID=13\n' % os_id
     sections = [(".text", b"code"), (".osrel", osrel.encode()), (".uname", version.encode())]
     if cmdline is not None:
         sections.append((".cmdline", cmdline.encode() + b"\0"))
