@@ -115,6 +115,10 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.vfio.host.plugins.module_utils import _imports
+
+_imports.compile_once()  # concerns what is imported from here on
+
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError
 from ansible_collections.vfio.host.plugins.module_utils._machine import read
 
