@@ -20,9 +20,10 @@ def host(tmp_path):
     for number, more in ((1, ""), (2, " intel_iommu=on iommu=pt")):
         found.write(
             "/boot/loader/entries/ostree-%d.conf" % number,
-            "title CentOS Stream %d (ostree:%d)\nversion %d\noptions root=UUID=1 rw%s ostree=/ostree/boot.1/default/x/0\n"
+            "title CentOS Stream 9 (ostree:%d)\nversion %d\n"
+            "options root=UUID=1 rw%s ostree=/ostree/boot.1/default/x/0\n"
             "linux /boot/ostree/default-x/vmlinuz-5.14\ninitrd /boot/ostree/default-x/initramfs-5.14.img\n"
-            % (9, 2 - number, number, more),
+            % (2 - number, number, more),
         )
     found.write("/proc/cmdline", "BOOT_IMAGE=(hd0,gpt3)/boot/ostree/x ostree=/ostree/boot.1/default/x/0 rw\n")
     return found

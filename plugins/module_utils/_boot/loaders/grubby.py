@@ -169,7 +169,9 @@ def _environment_edits(host, wanted, owned):
     if value is None:
         value = bls.values(host).get("kernelopts")
         if value is None:
-            raise HostError("entries say $kernelopts, and neither GRUB's environment block nor grub.cfg gives it a value")
+            raise HostError(
+                "entries say $kernelopts, and neither GRUB's environment block nor grub.cfg gives it a value"
+            )
         if not wanted:
             return []  # what grub.cfg sets is made again from /etc/default/grub
     if text is None:

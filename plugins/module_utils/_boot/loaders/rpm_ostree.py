@@ -132,12 +132,14 @@ def generate(host):
         after = kargs(host)
         expected = tokens.replace(before, delete, append)
         if after != expected:
+            said = "rpm-ostree kargs ran, but the next deployment has %r, expected was %r" % (
+                tokens.join(after), tokens.join(expected),
+            )  # fmt: skip
             try:
-                _change(host, [token for token in append if token in after], [token for token in delete])
+                _change(host, [token for token in append if token in after], delete)
             except HostError as exc:
-                raise HostError("%s; and what was there could not be put back: %s" % (_unexpected(after, expected), exc)) \
-                    from exc  # fmt: skip
-            raise HostError(_unexpected(after, expected))
+                said += "; and what was there could not be put back: %s" % exc
+            raise HostError(said)
     text = render(wanted, [])
     if text is None:
         host.remove(STATE)
@@ -148,12 +150,6 @@ def generate(host):
 def _change(host, delete, append):
     argv = KARGS + ["--delete=" + token for token in delete] + ["--append=" + token for token in append]
     host.run(argv, timeout=DEPLOY_TIMEOUT)
-
-
-def _unexpected(after, expected):
-    return "rpm-ostree kargs ran, but the next deployment has %r, expected was %r" % (
-        tokens.join(after), tokens.join(expected),
-    )  # fmt: skip
 
 
 def refresh(host, kernels):
