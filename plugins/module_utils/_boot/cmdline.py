@@ -315,7 +315,7 @@ class _Plan:
                 touched += [edit.path for edit in found]
                 new = [edit.path for edit in found] + loader.generated(host)
                 before.update(edits.kept(host, [path for path in new if path not in before]))
-                self.originals = record.noted(host, found, self.originals)
+                self.originals = record.noted(host, found, self.originals, self.owned)
                 record.write(host, record.new(loader.NAME, self.everything(), True, self.originals))
                 edits.write(host, found)
                 loader.generate(host)

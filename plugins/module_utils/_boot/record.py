@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import Edit
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
@@ -65,8 +66,10 @@ def digest(text):
     return hashlib.sha256((text or "").encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def noted(host, edits, originals):
+def noted(host, edits, originals, owned):
     """``originals`` with what these edits are about to change in place.
+
+    What holds one of ``owned`` already, and was not noted then, is no original.
 
     A file keeps its first original for as long as nobody else has changed it since. After that only
     our tokens can be taken out of it, and it has no original any more. ``after`` names both what the
@@ -79,6 +82,8 @@ def noted(host, edits, originals):
             continue
         new = digest(edit.after)
         if was is None:
+            if _holds(edit.before or "", owned):
+                continue
             status = host.stat(edit.path)
             mode = status.st_mode & 0o7777 if status else edit.mode
             found[edit.path] = {"text": edit.before, "mode": mode, "after": new}
@@ -89,6 +94,10 @@ def noted(host, edits, originals):
         else:
             del found[edit.path]
     return found
+
+
+def _holds(text, words):
+    return any(re.search(r"(?<![^\s\"'])%s(?![^\s\"'])" % re.escape(word), text) for word in words)
 
 
 def ours(text, was):
