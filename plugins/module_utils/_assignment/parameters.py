@@ -111,10 +111,12 @@ def _line(machine):
 
 
 def _pages(entries):
+    """The entries with numbers for the digits that a template made of them."""
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or not set(entry) <= {"size", "count", "node"} or "count" not in entry:
             raise ValueError("hugepages[%d]: %r must have count, and can have size and node" % (number, entry))
-    return entries
+    return [{key: int(value) if key != "size" and isinstance(value, str) and value.isdigit() else value
+             for key, value in entry.items()} for entry in entries]
 
 
 # -- the IOMMU -----------------------------------------------------------------------------------

@@ -217,6 +217,12 @@ def test_pages_of_1_gib_are_reserved_at_boot_and_others_at_run_time():
     assert pages(machine(), {"size": "1GiB", "count": 0}) == []
 
 
+def test_digits_that_a_template_made_are_numbers():
+    assert pages(machine(nodes=2), {"size": "1GiB", "count": "4", "node": "1"}) == ["hugepagesz=1G", "hugepages=1:4"]
+    with pytest.raises(ValueError, match="count: 'four' is not a number"):
+        pages(machine(), {"count": "four"})
+
+
 def test_the_default_size_only_when_asked_for():
     assert pages(machine(), ONE, default_hugepage_size="1GiB") == ["default_hugepagesz=1G", "hugepagesz=1G", "hugepages=4"]
     assert pages(machine(), default_hugepage_size="2MiB") == ["default_hugepagesz=2M"]
