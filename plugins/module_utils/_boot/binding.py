@@ -16,6 +16,7 @@ from ansible_collections.vfio.host.plugins.module_utils import _assignment_state
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 STATE = asked.STATE_FOLDER + "/binding.json"
+TRIAL = asked.STATE_FOLDER + "/trial.json"
 SYSFS = "/sys/bus/pci/devices/"
 
 CONFIG_SIZE = 4096
@@ -70,16 +71,23 @@ def mismatches(wanted, live, device_class=None):
     return found
 
 
-def merge(state, wanted, live):
-    """The record of former drivers: kept for a function that is the same card, new for one that is not."""
+def merge(state, wanted, live, before_trial=None):
+    """The record of former drivers: kept for a function that is the same card, new for one that is not.
+
+    ``before_trial``: ``{address: driver}`` from before a trial boot, in which the functions are bound already.
+    """
     records = {}
+    before_trial = before_trial or {}
     for item in wanted:
         ids = {field: item[field] for field in ("vendor", "device", "subsystem_vendor", "subsystem_device")}
         old = state.get(item["address"])
         if old is not None and {field: old.get(field) for field in ids} == ids:
             records[item["address"]] = old
         else:
-            records[item["address"]] = dict(ids, driver=live[item["address"]]["driver"])
+            driver = live[item["address"]]["driver"]
+            if asked.is_vfio(driver):
+                driver = before_trial.get(item["address"], driver)
+            records[item["address"]] = dict(ids, driver=driver)
     return records
 
 
@@ -118,6 +126,14 @@ def still_given(host, state, wanted):
         for address, record in state.items()
         if address not in wanted and asked.is_vfio(driver_of(host, address))
     }
+
+
+def before_trial(host):
+    """``{address: driver | None}`` that the record of a trial boot has (see _boot/trial.py), {} without one."""
+    try:
+        return dict(json.loads(host.read(TRIAL) or "")["drivers"])
+    except (ValueError, KeyError, TypeError):
+        return {}
 
 
 def _bound(driver, wanted):
@@ -165,7 +181,7 @@ def run(host, params, check_mode):
             "Cards may have moved: read the machine again and plan again" % "; ".join(problems)
         )
     released = still_given(host, state, live)
-    state_after = render_state(dict(merge(state, wanted, live), **released))
+    state_after = render_state(dict(merge(state, wanted, live, before_trial(host)), **released))
     changed = before != after or state_before != state_after
     if changed and not check_mode:
         # the record first: once the file is there, what the driver was can no longer be learnt

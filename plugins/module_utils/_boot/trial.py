@@ -25,7 +25,7 @@ from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import m
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs.image import ImageError
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
-STATE = asked.STATE_FOLDER + "/trial.json"
+STATE = binding.TRIAL
 FOLDER = asked.STATE_FOLDER + "/trial"
 DEVICES = FOLDER + "/devices"
 """The list that goes into the trial's image in the place of the host's own."""
@@ -146,14 +146,6 @@ def read_record(host):
     return record
 
 
-def former_drivers(host):
-    """``{address: driver | None}`` from before the trial: in it the functions are on vfio-pci already."""
-    try:
-        return dict((read_record(host) or {}).get("drivers") or {})
-    except HostError:
-        return {}
-
-
 def boot_id(host):
     return (host.read(BOOT_ID) or "").strip()
 
@@ -169,6 +161,11 @@ def supports(loader):
 
 def _once(host, loader):
     return loader.once(host) if loader is not None and supports(loader) else None
+
+
+def _entries(host, loader):
+    """The trial's entry in the boot menu, as a list."""
+    return [entry for entry in loader.view(host)["entries"] if (entry["id"] or "").startswith(loaders.TRIAL_ID)]
 
 
 def in_trial(host, record):
@@ -519,7 +516,7 @@ class _Plan:
             host.write(STATE, render(record))
 
     def _check_entry(self):
-        found = [entry for entry in self.loader.view(self.host)["entries"] if (entry["id"] or "") == loaders.TRIAL_ID]
+        found = _entries(self.host, self.loader)
         if not found:
             raise HostError("the boot menu has no entry %s" % loaders.TRIAL_ID)
         if found[0]["tokens"] != self.line:
@@ -552,7 +549,7 @@ def leftovers(host, loader, record):
         found.append("the next boot starts %s once" % loaders.TRIAL_ID)
     if loader is not None and supports(loader):
         found += [edit.path for edit in loader.trial(host, None, None, [])]
-        if any((entry["id"] or "") == loaders.TRIAL_ID for entry in loader.view(host)["entries"]):
+        if _entries(host, loader):
             found.append("the entry %s" % loaders.TRIAL_ID)
         make = getattr(loader, "trial_binary", None)
         if make and make(host, None, None, [], check=True):
@@ -581,14 +578,14 @@ def take_back(host, loader, record):
             raise HostError("the boot loader still says that it starts %s once" % loaders.TRIAL_ID)
     if loader is not None and supports(loader):
         changes = loader.trial(host, None, None, [])
-        shown = any((entry["id"] or "") == loaders.TRIAL_ID for entry in loader.view(host)["entries"])
+        shown = bool(_entries(host, loader))
         edits.write(host, changes)
         if changes or shown:
             loader.generate(host)
         make = getattr(loader, "trial_binary", None)
         if make:
             make(host, None, None, [])
-        if any((entry["id"] or "") == loaders.TRIAL_ID for entry in loader.view(host)["entries"]):
+        if _entries(host, loader):
             raise HostError("the boot menu still has the entry %s" % loaders.TRIAL_ID)
     for path in _images(host, record):
         host.remove(path)

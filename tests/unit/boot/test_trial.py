@@ -11,7 +11,7 @@ import json
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
-from ansible_collections.vfio.host.plugins.module_utils._boot import trial
+from ansible_collections.vfio.host.plugins.module_utils._boot import binding, trial
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import manage
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.tests.unit.boot import functions
@@ -268,6 +268,17 @@ def test_an_image_of_the_default_that_would_change_is_found(host, monkeypatch):
     assert host.loader.once(host) is None
 
 
+def test_an_entry_with_another_line_is_taken_back(host, monkeypatch):
+    make = host.loader.trial
+    monkeypatch.setattr(
+        host.loader, "trial", lambda host_, kernel, image, line: make(host_, kernel, image, line[1:])
+    )
+    before = host.tree()
+    with pytest.raises(HostError, match="its command line is ro quiet"):
+        run(host)
+    assert host.tree() == before
+
+
 def test_a_one_shot_that_does_not_stick_is_a_failure(host, monkeypatch):
     monkeypatch.setattr(host.loader, "set_once", lambda host_, entry_id: None)
     before = host.tree()
@@ -294,7 +305,14 @@ def test_the_trial_runs_and_is_confirmed_once(host):
 def test_the_drivers_from_before_are_remembered(host):
     run(host)
     host.reboot()
-    assert trial.former_drivers(host) == {functions.GPU["address"]: "nouveau"}
+    identity = asked.identity(functions.GPU)
+    params = {"devices": [identity], "state": "present", "when": "boot"}
+    result = binding.run(host, params, False)
+    assert not result["reboot_required"], "it is bound already"
+    record = binding.read_state(host)[1][functions.GPU["address"]]
+    assert record["driver"] == "nouveau", "not the driver that it has in the trial"
+    host.write(trial.STATE, "{")
+    assert binding.before_trial(host) == {}
 
 
 def test_what_is_not_as_wanted_in_the_trial_is_told(host):
@@ -305,6 +323,15 @@ def test_what_is_not_as_wanted_in_the_trial_is_told(host):
     result = run(host)
     assert result["because"] == ["0000:01:00.0 is on nouveau"] and result["outcome"] == "running"
     assert "vfio-host: 0000:01:00.0 left to the host: is a bridge" in result["evidence"]
+
+
+def test_the_boot_in_which_it_was_staged_is_not_the_trial(host):
+    run(host)
+    line = json.loads(host.read(trial.STATE))["line"]
+    host.write("/proc/cmdline", " ".join(line))
+    assert run(host, parameters=["iommu=pt"])["outcome"] == "staged"
+    with pytest.raises(HostError, match="not the trial"):
+        run(host, "confirmed")
 
 
 def test_another_trial_does_not_begin_in_a_running_one(host):
@@ -527,7 +554,9 @@ def test_killed_anywhere_while_staging_then_a_power_cut(host):
     for count in survive(host, lambda: run(host)):
         default = loaders.default_of(host.loader.view(host))
         assert default["tokens"] == BASE, count
-        assert host.reboot() in (loaders.TRIAL_ID, "default"), count
+        assert host.exists(trial.STATE), "what was put where is recorded first: %d" % count
+        if host.reboot() == loaders.TRIAL_ID:
+            assert run(host)["outcome"] == "running", count
         run(host, "absent")
         host.reboot()
 
@@ -547,6 +576,8 @@ def test_killed_anywhere_while_taking_it_away(host):
         else:
             host.fuse = None
             break
+        if host.tree() != before:
+            assert host.exists(trial.STATE), "the record goes last: %d" % rounds
         if host.loader.once(host) is not None:
             assert host.exists(TRIAL_IMAGE) and host.exists(FakeLoader.TRIAL_FILE), rounds
         run(host, "absent")
