@@ -38,6 +38,7 @@ OPTIONS = {
 }
 """What can be asked for, with its default."""
 
+PASSTHROUGH_TOKENS = ("iommu.passthrough=1", "iommu.passthrough=y", "iommu.passthrough=on")
 _OVERRIDE = re.compile(r"^(downstream|multifunction|id:[0-9a-f]{4}:[0-9a-f]{4})$")
 
 
@@ -69,8 +70,7 @@ def kernel_parameters(machine, options=None, functions=(), acknowledged=False):
     parts = []
     if asked["iommu"]:
         parts.append(_iommu(machine, functions))
-    if asked["passthrough"]:
-        parts.append(_passthrough(machine))
+    parts.append(_passthrough(machine, asked["passthrough"]))
     pages = boot.parameters(machine, check_pages(_pages(asked["hugepages"])), asked["default_hugepage_size"],
                             parse_size(asked["host_reserve"], "host_reserve"))
     parts.append(pages)
@@ -179,9 +179,14 @@ def _intel(machine, line, config, functions):
     return _part(["intel_iommu=on"] if needed else [], problems, notes)
 
 
-def _passthrough(machine):
+def _passthrough(machine, wanted):
     host = machine["host"]
     line = _line(machine)
+    if not wanted:
+        there = [token for token in line if token in PASSTHROUGH_TOKENS
+                 or tokens.key(token) == "iommu" and "pt" in (tokens.value(token) or "").split(",")]
+        return _part(notes=["%s on the running command line is about the host's own devices: assignment neither needs "
+                            "it nor minds it." % token for token in dict.fromkeys(there)])
     if (host["kernel"]["config"] or {}).get("IOMMU_DEFAULT_PASSTHROUGH") == "y" and not (
             any(option == "nopt" for option, dummy in iommu_line.options(line, "iommu"))
             or any(tokens.key(token) == "iommu.passthrough" for token in line)):

@@ -195,6 +195,15 @@ def test_passthrough_that_the_kernel_does_by_itself():
     assert wanted(machine(dict(ON, IOMMU_DEFAULT_PASSTHROUGH="n")), passthrough=True) == ["iommu=pt"]
 
 
+@pytest.mark.parametrize("cmdline, noted", [
+    ("iommu=pt", True), ("iommu=soft,pt", True), ("iommu.passthrough=1", True), ("iommu=nopt", False),
+    ("iommu.passthrough=0", False)])
+def test_passthrough_of_others_is_noted_and_changes_nothing(cmdline, noted):
+    assert ("neither needs it nor minds it" in notes(machine(OFF, cmdline))) is noted
+    assert "neither needs" not in notes(machine(OFF, cmdline), passthrough=True)
+    assert wanted(machine(OFF, cmdline)) == ["intel_iommu=on"]
+
+
 # -- huge pages --------------------------------------------------------------------------------
 
 
