@@ -85,6 +85,7 @@ case $made in
 esac
 
 echo "submenu 'Without VFIO (vfio.host)' \$menuentry_id_option 'vfio-host-fallback' {"
+# shellcheck disable=SC2016  # GRUB's variable
 printf '%s\n' "$made" | sed -n '/^menuentry /,/^}/{
     s/^menuentry \(['\''"]\)/menuentry \1Without VFIO: /
     s/\$menuentry_id_option '\''gnulinux-/$menuentry_id_option '\''vfio-host-fallback-/
@@ -246,7 +247,10 @@ def view(host, path=None):
         safe = [item["kernel"] for item in menu["entries"] if (item["id"] or "").startswith(loader.FALLBACK_ID)]
         for kernel in kernels(host):
             if kernel not in safe:
-                problems.append("%s has no fallback entry for the installed kernel %s" % (shown, kernel))
+                problems.append(
+                    "%s has no fallback entry for the installed kernel %s (fallback_entry: false does without)"
+                    % (shown, kernel)
+                )
     return loader.view(entries, problems)
 
 
@@ -371,6 +375,12 @@ def trial_text(host, kernel, image, line):
     if posixpath.dirname(image) != posixpath.dirname(host_path(host, found["image"])):
         raise HostError("%s is not in the folder of the kernel, so GRUB's way to it is not known" % image)
     raw = {}
+    starts = [text for text in found["body"] if (grub_menu.words(text) or [""])[0] in grub_menu.LINUX]
+    if len(starts) > 1:
+        raise HostError(
+            "the default entry %r starts the kernel in %d ways (GRUB_FORCE_PARTUUID, without an initramfs first), so "
+            "no trial entry can be made from it" % (found["title"], len(starts))
+        )
     for text in found["body"]:
         if (grub_menu.words(text) or [""])[0] in grub_menu.LINUX:
             raw = {grub_menu.for_kernel(word): written for written, word in grub_menu.raw_words(text)[2:]}

@@ -127,7 +127,7 @@ def parse_menu(text):
         if inside and inside["kind"] == "menuentry":
             entry = inside["entry"]
             entry["body"].append(line)
-            if command in LINUX and len(found) > 1:
+            if command in LINUX and len(found) > 1 and entry["image"] is None:
                 entry.update(image=found[1], kernel=version_of(found[1]), tokens=[for_kernel(word) for word in found[2:]])
             elif command in INITRD:
                 entry["initrds"] = found[1:]
@@ -144,7 +144,7 @@ def parse_menu(text):
 
 
 def _entry_id(found):
-    for option in ("$menuentry_id_option", "--id"):
+    for option in ("$menuentry_id_option", "${menuentry_id_option}", "--id"):
         if option in found[:-1]:
             return found[found.index(option) + 1]
     return None
