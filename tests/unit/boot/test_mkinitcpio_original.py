@@ -10,6 +10,7 @@ stand-in's own tests need none of it.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -77,6 +78,15 @@ class Real(stand_in.Machine):
             ("INITCPIO_SYSCONFDIR", outside + "/etc/initcpio"), ("VERSION", "41"),
         ):
             text = text.replace("@%s@" % name, value)
+        for name, value in (  # releases up to 39 have these lines, which their Makefile replaces
+            ("_f_functions", library + "/functions"), ("_f_config", outside + "/etc/mkinitcpio.conf"),
+            ("_d_config", outside + "/etc/mkinitcpio.conf.d"), ("_d_presets", outside + "/etc/mkinitcpio.d"),
+            ("_d_hooks", "%s/etc/initcpio/hooks:%s/hooks" % (outside, library)),
+            ("_d_install", "%s/etc/initcpio/install:%s/install" % (outside, library)),
+            ("PATH", outside + "/bin:/usr/sbin:/usr/bin"), ("export PATH", outside + "/bin:/usr/sbin:/usr/bin"),
+        ):
+            if "%VERSION%" in text:
+                text = re.sub(r"(?m)^%s=.*$" % name, '%s="%s"' % (name, value), text)
         self.write("/usr/bin/mkinitcpio", text, mode=0o755)
         for version, path in self.made.items():
             self.run(["mkinitcpio", "-k", version, "-g", path])
