@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 
-CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HERE = os.path.dirname(os.path.abspath(__file__))
+CHECKOUT = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.path.join(CHECKOUT, ".build")
 LABS = os.path.join(BUILD, "lab")
 
@@ -31,31 +32,6 @@ EXEMPT = {
     r"/etc/apt/.*": "state of the package manager",
 }
 """Files (regular expressions) that may differ, and why."""
-
-
-HASHING = r"""
-import hashlib, json, os, stat, sys
-
-found = {}
-
-def look(path):
-    status = os.lstat(path)
-    owner = "%o:%d:%d" % (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-    if stat.S_ISLNK(status.st_mode):
-        found[path] = "link " + os.readlink(path)
-    elif stat.S_ISREG(status.st_mode):
-        with open(path, "rb") as handle:
-            found[path] = "file %s %s" % (owner, hashlib.sha256(handle.read()).hexdigest())
-    elif stat.S_ISDIR(status.st_mode):
-        found[path] = "folder " + owner
-        for name in os.listdir(path):
-            look(path + "/" + name)
-
-for folder in sys.argv[1:]:
-    if os.path.lexists(folder):
-        look(folder)
-print(json.dumps(found))
-"""
 
 
 class Failed(Exception):
@@ -183,8 +159,9 @@ class TestHost:
 
     def files(self):
         """``{path: description}``: type, mode, owner and hash or target of everything below HASHED."""
-        done = subprocess.run(self.ssh() + ["python3", "-", *HASHED], input=HASHING, stdout=subprocess.PIPE, text=True,
-                              timeout=600, check=True)  # fmt: skip
+        with open(os.path.join(HERE, "hashing.py"), encoding="utf-8") as script:
+            done = subprocess.run(self.ssh() + ["python3", "-", *HASHED], stdin=script, stdout=subprocess.PIPE, text=True,
+                                  timeout=600, check=True)  # fmt: skip
         found = json.loads(done.stdout)
         return {path: what for path, what in found.items() if not any(re.fullmatch(pattern, path) for pattern in EXEMPT)}
 
