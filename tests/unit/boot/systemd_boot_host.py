@@ -183,3 +183,54 @@ class DebianUki(LoaderHost):
 
     def uki(self, version):
         return pe.uki(self, "/efi/EFI/Linux/%s-%s.efi" % (MACHINE, version))
+
+
+class ArchUki(LoaderHost):
+    """Arch with mkinitcpio's presets for UKIs, the EFI partition at /efi. The command line is in one file."""
+
+    PRESET = (
+        "#ALL_config=\"/etc/mkinitcpio.conf\"\nALL_kver=\"/boot/vmlinuz-linux\"\n\nPRESETS=('default' 'fallback')\n\n"
+        "default_uki=\"/efi/EFI/Linux/arch-linux.efi\"\n#default_options=\"--splash /x.bmp\"\n"
+        "fallback_uki=\"/efi/EFI/Linux/arch-linux-fallback.efi\"\nfallback_options=\"-S autodetect\"\n"
+    )
+    VERSION = "6.17.8-arch1-1"
+
+    def __init__(self, root, sources=(("/etc/kernel/cmdline", LINE + "\n"),), script="/etc/cmdline.d"):
+        super().__init__(root)
+        self.started_by("arch-linux.efi", "/efi", stub="systemd-stub 257.6-1-arch", info="systemd-boot 257.6-1-arch")
+        self.put("/efi/EFI/systemd/systemd-bootx64.efi", "")
+        self.put("/efi/loader/loader.conf", "")
+        self.put("/usr/bin/mkinitcpio", "cmdline_dir='%s'" % script)
+        self.put("/etc/mkinitcpio.d/linux.preset", self.PRESET)
+        self.put("/boot/vmlinuz-linux", uki_files.kernel(self.VERSION))
+        self.put("/lib/modules/%s/vmlinuz" % self.VERSION, uki_files.kernel(self.VERSION))
+        for path, text in sources:
+            self.put(path, text)
+        for name in ("arch-linux", "arch-linux-fallback"):
+            self.make("/efi/EFI/Linux/%s.efi" % name)
+        self.calls.clear()
+
+    def make(self, path):
+        """As mkinitcpio puts it together (``build_uki``)."""
+        paths = [path for path in ("/etc/kernel/cmdline", "/usr/lib/kernel/cmdline") if self.exists(path)][:1]
+        paths += ["/etc/cmdline.d/" + name for name in self.listdir("/etc/cmdline.d") if name.endswith(".conf")]
+        rows = [row for one in paths or ["/proc/cmdline"] for row in self.read(one).splitlines()]
+        line = " ".join(row for row in rows if row and not row.startswith("#"))
+        self.put(path, uki_files.uki(self.VERSION, line + " \n", os_id="arch"))
+
+    def command(self, argv, stdin, env=None):
+        if argv[0] != "mkinitcpio":
+            return super().command(argv, stdin, env)
+        self.calls.append(argv)
+        if self.fail:
+            return self.fail(argv, env or {})
+        assert argv[1] == "-p" and "/" in argv[2]
+        found = {}
+        for row in self.read(argv[2]).splitlines():
+            if row.startswith(". "):
+                assert self.read(row[2:].strip("'")) == self.PRESET
+            name, dummy, value = row.partition("=")
+            found[name] = value.strip("'()")
+        assert found[found["PRESETS"] + "_image"] == ""
+        self.make(found[found["PRESETS"] + "_uki"])
+        return Result(argv, 0)

@@ -28,6 +28,11 @@ ENTRIES = "/boot/efi/loader/entries/"
 SHELLS = [shell for shell in (["sh"], ["dash"], ["busybox", "sh"], ["bash", "--posix"]) if shutil.which(shell[0])]
 
 
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
 @pytest.fixture
 def debian(tmp_path):
     return Debian(str(tmp_path))

@@ -3,21 +3,361 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import os
+from types import SimpleNamespace
+
 import pytest
-from ansible_collections.vfio.host.plugins.module_utils._host import Result
-from ansible_collections.vfio.host.tests.unit.boot import loader_contract
-from ansible_collections.vfio.host.tests.unit.boot.systemd_boot_host import DebianUki
+from ansible_collections.vfio.host.plugins.module_utils._boot import booted, cmdline, edits, loader, pe, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import systemd_boot, uki
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError, Result
+from ansible_collections.vfio.host.tests.unit.boot import loader_contract, uki_files
+from ansible_collections.vfio.host.tests.unit.boot.systemd_boot_host import (
+    LINE,
+    MACHINE,
+    NEW,
+    OLD,
+    ArchUki,
+    DebianUki,
+)
+
+OURS = ["intel_iommu=on", "iommu=pt"]
+IMAGE = "/efi/EFI/Linux/%s-%s.efi" % (MACHINE, NEW)
+DROP_IN_LINE = "intel_iommu=on iommu=pt\n"
 
 
 def broken(host):
     def fail(argv, env):
-        host.put("%s/EFI/Linux/half.efi" % env["BOOT_ROOT"], "MZ")
+        host.put((env.get("BOOT_ROOT") or uki.ASIDE) + "/EFI/Linux/half.efi", "MZ")
         return Result(argv, 1, "", "no space left")
 
     host.fail = fail
 
 
-@pytest.mark.parametrize("kind", [DebianUki], ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("promise", loader_contract.PROMISES, ids=lambda promise: promise.__name__)
+HOSTS = {
+    "kernel-install": DebianUki,
+    "mkinitcpio": ArchUki,
+    "mkinitcpio, drop-ins only": lambda root: ArchUki(root, sources=(("/etc/cmdline.d/root.conf", LINE + "\n"),)),
+    "mkinitcpio, no file": lambda root: ArchUki(root, sources=()),
+    "mkinitcpio before drop-ins": lambda root: ArchUki(root, script="/etc/kernel/cmdline"),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
+@pytest.fixture
+def debian(tmp_path):
+    return DebianUki(str(tmp_path))
+
+
+@pytest.fixture
+def arch(tmp_path):
+    return ArchUki(str(tmp_path))
+
+
+def apply(host, wanted, owned=()):
+    edits.write(host, uki.edits(host, wanted, list(owned)))
+    uki.generate(host)
+
+
+def evidence(host):
+    return uki.evidence(host, booted.booted(host))
+
+
+def secure_boot(host):
+    host.put("%s/SecureBoot-%s" % (booted.EFIVARS, booted.GLOBAL_GUID), b"\x06\0\0\0\x01")
+
+
+PROMISES = [(kind, promise) for kind in list(HOSTS)[:2] for promise in loader_contract.PROMISES]
+PROMISES += [(kind, loader_contract.comes_back) for kind in list(HOSTS)[2:]]
+PROMISES += [(kind, loader_contract.applies_once) for kind in list(HOSTS)[2:]]
+
+
+@pytest.mark.parametrize("kind, promise", PROMISES, ids=lambda value: getattr(value, "__name__", value))
 def test_contract(tmp_path_factory, promise, kind):
-    promise(lambda: kind(str(tmp_path_factory.mktemp("host"))), "uki", broken=broken)
+    promise(lambda: HOSTS[kind](str(tmp_path_factory.mktemp("host"))), "uki", broken=broken)
+
+
+# -- building --------------------------------------------------------------------------------
+
+
+def test_images_are_built_aside_for_each_kernel(debian):
+    apply(debian, OURS)
+    assert [argv[:3] for argv in debian.calls] == [
+        ["kernel-install", "--entry-token=literal:" + MACHINE, "add"]] * 2
+    for version in (OLD, NEW):
+        assert debian.uki(version)["cmdline"] == "%s intel_iommu=on iommu=pt systemd.machine_id=%s" % (LINE, MACHINE)
+    assert not debian.exists(uki.ASIDE)
+    debian.calls.clear()
+    apply(debian, OURS, OURS)
+    assert debian.calls == []  # what is right is not built again
+
+
+def wrong(what):
+    """A generator that succeeds and makes something else."""
+    def make(host):
+        def run(argv, env):
+            version = [word for word in argv if not word.startswith("-")][2]
+            line = host.line() + " systemd.machine_id=" + MACHINE
+            image = {
+                "line": uki_files.uki(version, line.replace(" iommu=pt", "")),
+                "version": uki_files.uki("6.0", line),
+                "initramfs": uki_files.uki(version, line, initrd=b""),
+                "cut": uki_files.uki(version, line)[:-600],
+                "nothing": None,
+            }[what]
+            if image is not None:
+                host.put("%s/EFI/Linux/x.efi" % env["BOOT_ROOT"], image)
+            return Result(argv, 0, "", "all is well")
+
+        host.fail = run
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "what, reason",
+    [("line", "its command line is"), ("version", "for the kernel 6.0"), ("initramfs", "no initramfs"),
+     ("cut", "ends in the middle"), ("nothing", "made no image")],
+)  # fmt: skip
+def test_an_image_that_is_not_as_wanted_never_gets_in_place(debian, what, reason):
+    wrong(what)(debian)
+    before = {version: debian.read_bytes(IMAGE.replace(NEW, version)) for version in (OLD, NEW)}
+    with pytest.raises(HostError, match=reason):
+        apply(debian, OURS)
+    assert before == {version: debian.read_bytes(IMAGE.replace(NEW, version)) for version in (OLD, NEW)}
+    assert debian.listdir("/efi/EFI/Linux") == sorted("%s-%s.efi" % (MACHINE, version) for version in (OLD, NEW))
+
+
+def test_a_partition_that_is_full_is_seen_before_anything_is_built(debian, monkeypatch):
+    edits.write(debian, uki.edits(debian, OURS, []))
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=0, f_bavail=1, f_frsize=1024))
+    with pytest.raises(HostError, match="KiB free"):
+        uki.generate(debian)
+    assert debian.calls == []
+    assert [sentence for sentence in uki.trial_obstacles(debian) if "KiB free" in sentence]
+
+
+def test_with_secure_boot_an_image_has_to_be_signed(debian, monkeypatch):
+    secure_boot(debian)
+    with pytest.raises(HostError, match="not signed"):
+        apply(debian, OURS)
+    monkeypatch.setattr(pe, "signed", lambda host, path: True)
+    apply(debian, OURS, OURS)
+    assert "iommu=pt" in debian.uki(NEW)["cmdline"]
+
+
+def test_a_signed_image_is_not_replaced_by_one_that_is_not(debian, monkeypatch):
+    monkeypatch.setattr(pe, "signed", lambda host, path: path == IMAGE)
+    with pytest.raises(HostError, match="not signed"):
+        apply(debian, OURS)
+
+
+def test_a_kernel_that_is_not_installed_has_no_new_image(debian):
+    debian.remove("/boot/vmlinuz-" + OLD)
+    with pytest.raises(HostError, match="is not installed"):
+        apply(debian, OURS)
+
+
+def test_new_images_get_into_the_uki(debian):
+    uki.refresh(debian, [OLD, NEW])
+    assert debian.calls == []
+    debian.put("/boot/initrd.img-" + NEW, "initrd with vfio")
+    uki.refresh(debian, [OLD])
+    assert debian.calls == []
+    uki.refresh(debian, [OLD, NEW])
+    assert len(debian.calls) == 1
+    assert pe.read_section(debian, IMAGE, ".initrd") == b"initrd with vfio"
+
+
+def test_an_initramfs_behind_others_is_found(debian):
+    data = b"microcode" + b"\0" * 3 + b"initrd " + NEW.encode() + b"\0"
+    debian.put(IMAGE, uki_files.uki(NEW, LINE, initrd=data))
+    uki.refresh(debian, [NEW])
+    assert debian.calls == []
+
+
+# -- mkinitcpio ------------------------------------------------------------------------------
+
+
+def test_mkinitcpio_gets_a_drop_in(arch):
+    apply(arch, OURS)
+    assert arch.read(uki.DROP_IN) == uki.HEADER + DROP_IN_LINE
+    assert uki.recorded(arch) == OURS
+    assert arch.read("/etc/kernel/cmdline") == LINE + "\n"
+    for name in ("arch-linux", "arch-linux-fallback"):
+        assert pe.text(arch, "/efi/EFI/Linux/%s.efi" % name, ".cmdline") == LINE + " intel_iommu=on iommu=pt"
+    assert uki.configured(arch)[1]["iommu=pt"] == uki.DROP_IN
+
+
+def test_mkinitcpio_without_any_file_keeps_the_root(tmp_path):
+    """With our drop-in alone it would no longer take the running line."""
+    host = ArchUki(str(tmp_path), sources=())
+    host.put("/proc/cmdline", LINE + " vfio_host=trial\n")
+    apply(host, OURS)
+    assert host.read("/etc/kernel/cmdline") == LINE + "\n"
+    assert pe.text(host, "/efi/EFI/Linux/arch-linux.efi", ".cmdline") == LINE + " intel_iommu=on iommu=pt"
+
+
+@pytest.mark.parametrize("line", [LINE, LINE + " -- quux"])
+def test_mkinitcpio_where_a_drop_in_does_nothing(tmp_path, line):
+    script = "/etc/kernel/cmdline" if line == LINE else "/etc/cmdline.d"
+    host = ArchUki(str(tmp_path), sources=(("/etc/kernel/cmdline", line + "\n"),), script=script)
+    apply(host, OURS)
+    assert not host.exists(uki.DROP_IN)
+    assert host.read("/etc/kernel/cmdline") == line.replace(LINE, LINE + " intel_iommu=on iommu=pt") + "\n"
+
+
+def test_a_drop_in_of_somebody_else_is_not_replaced(arch):
+    arch.put(uki.DROP_IN, "quiet\n")
+    with pytest.raises(HostError, match="move it away"):
+        uki.edits(arch, OURS, [])
+
+
+# -- what booted, and who makes the images ---------------------------------------------------
+
+
+def test_evidence(debian, tmp_path_factory):
+    assert evidence(debian)[1] == []
+    assert systemd_boot.evidence(debian, booted.booted(debian))[1] != []
+    assert evidence(ArchUki(str(tmp_path_factory.mktemp("arch"))))[1] == []
+
+
+def test_without_stub_info_the_entry_tells(debian):
+    debian.remove("%s/StubInfo-%s" % (booted.EFIVARS, booted.LOADER_GUID))
+    assert cmdline.detect(debian)[0].NAME == "uki"
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda host: host.text_variable("LoaderInfo", "rEFInd 0.14"), "rEFInd 0.14 started"),
+        (lambda host: host.put("/etc/kernel/install.conf", "layout=bls\n"), "made by hand"),
+        (lambda host: host.put("/etc/kernel/install.conf", "layout=uki\nuki_generator=dracut\n"), "uki_generator=dracut"),
+        (lambda host: host.remove("/usr/bin/ukify"), "ukify is not installed"),
+        (lambda host: [host.put("/usr/bin/mkinitcpio", ""), host.put("/etc/mkinitcpio.d/x.preset", ArchUki.PRESET)],
+         "both kernel-install"),
+        (lambda host: [host.remove(IMAGE.replace(NEW, version)) for version in (OLD, NEW)], "no image in EFI/Linux"),
+        (lambda host: host.put("/etc/kernel/proxmox-boot-uuids", "A"), "proxmox"),
+    ],
+)  # fmt: skip
+def test_evidence_against(debian, change, reason):
+    change(debian)
+    assert [sentence for sentence in evidence(debian)[1] if reason in sentence]
+
+
+@pytest.mark.parametrize(
+    "more, reason",
+    [
+        ('default_cmdline="/etc/mine"\n', "default_cmdline"),
+        ('ALL_cmdline="/etc/mine"\n', "ALL_cmdline"),
+        ('default_options="--cmdline /etc/mine"\n', "default_options"),
+        ("default_options=(--cmdline /etc/mine)\n", "default_options"),
+        ('default_uki="$ESP/x.efi"\n', "needs a shell"),
+    ],
+)
+def test_presets_that_are_refused(arch, more, reason):
+    arch.put("/etc/mkinitcpio.d/linux.preset", ArchUki.PRESET + more)
+    assert [sentence for sentence in uki.unusable(arch) if reason in sentence]
+
+
+def test_a_drop_in_of_install_conf_counts(debian):
+    debian.put("/etc/kernel/install.conf", "# nothing\n")
+    debian.put("/etc/kernel/install.conf.d/uki.conf", "layout='uki'  # as wanted\n")
+    assert uki.maker(debian) == ("kernel-install", [])
+
+
+def test_a_damaged_image_of_ours_is_a_problem(debian):
+    debian.put(IMAGE.replace(NEW, OLD), "MZ")
+    debian.put("/efi/EFI/Linux/another.efi", "MZ")
+    problems = uki.view(debian)["problems"]
+    assert [reason for reason in problems if OLD in reason and "no PE image" in reason]
+    assert not [reason for reason in problems if "another" in reason]
+
+
+def test_the_view(debian):
+    debian.put("/efi/EFI/Linux/another.efi", uki_files.uki("9", "root=UUID=9", os_id="zz"))
+    seen = {entry["id"]: entry for entry in uki.view(debian)["entries"]}
+    assert [entry["kernel"] for entry in seen.values() if entry["managed"]] == [NEW, OLD]
+    assert seen["another"]["managed"] is False
+    new = seen["%s-%s" % (MACHINE, NEW)]
+    assert (new["default"], new["image"]) == (True, IMAGE)
+    assert new["tokens"] == LINE.split() + ["systemd.machine_id=" + MACHINE]
+
+
+# -- started by the firmware -----------------------------------------------------------------
+
+
+def test_an_image_that_the_firmware_started(debian):
+    for name in ("LoaderInfo", "LoaderEntrySelected"):
+        debian.remove("%s/%s-%s" % (booted.EFIVARS, name, booted.LOADER_GUID))
+    debian.text_variable("LoaderImageIdentifier", IMAGE[len("/efi"):].replace("/", "\\").upper())
+    assert evidence(debian)[1] == []
+    seen = uki.view(debian)
+    assert loader.default_of(seen)["kernel"] == NEW
+    assert seen["problems"] == []
+    assert uki.fallback(debian, OURS) == []
+    assert uki.trial_obstacles(debian) == [
+        "the firmware starts the image, so there is no boot loader that could start another one once"]
+
+
+# -- entries of our own ----------------------------------------------------------------------
+
+
+def test_the_fallback_starts_the_same_image(debian):
+    apply(debian, OURS)
+    edits.write(debian, uki.fallback(debian, OURS))
+    assert uki.fallback(debian, OURS) == []
+    text = debian.read("/efi/loader/entries/-vfio-host-fallback-%s.conf" % NEW)
+    assert "efi /EFI/Linux/%s-%s.efi\noptions %s systemd.machine_id=%s vfio_host=off\n" % (
+        MACHINE, NEW, LINE, MACHINE) in text
+    assert "sort-key" not in text
+    assert loader.default_of(uki.view(debian))["id"] == "%s-%s" % (MACHINE, NEW)
+    debian.remove(IMAGE)
+    assert [reason for reason in uki.view(debian)["problems"] if "fallback" in reason and "does not exist" in reason]
+
+
+def test_with_secure_boot_there_is_no_fallback(debian):
+    edits.write(debian, uki.fallback(debian, OURS))
+    secure_boot(debian)
+    changes = uki.fallback(debian, OURS)
+    assert len(changes) == 3 and all(edit.after is None for edit in changes)
+
+
+def test_a_trial(debian):
+    before = loader_contract.tree(debian)
+    image = "/boot/vfio-host-trial-%s.img" % NEW
+    debian.put(image, "trial")
+    line = LINE.split() + [loader.TRIAL]
+    assert uki.trial_obstacles(debian) == []
+    assert uki.trial_binary(debian, NEW, image, line) is True
+    edits.write(debian, uki.trial(debian, NEW, image, line))
+    uki.generate(debian)
+    assert debian.calls == []
+    assert uki.trial(debian, NEW, image, line) == []
+    assert uki.trial_binary(debian, NEW, image, line, check=True) is False
+    seen = uki.view(debian)
+    assert seen["problems"] == []
+    trial = [entry for entry in seen["entries"] if entry["id"] == loader.TRIAL_ID][0]
+    assert (trial["tokens"], trial["kernel"], trial["default"], trial["managed"]) == (line, NEW, False, False)
+    assert debian.read(trial["initrds"][0]) == "trial"
+    uki.set_once(debian, loader.TRIAL_ID)
+    assert uki.once(debian) == loader.TRIAL_ID
+    debian.remove("%s/LoaderEntryOneShot-%s" % (booted.EFIVARS, booted.LOADER_GUID))
+    edits.write(debian, uki.trial(debian, None, None, []))
+    assert uki.trial_binary(debian, None, None, []) is True
+    debian.remove(image)
+    assert loader_contract.tree(debian) == before
+
+
+def test_a_trial_with_secure_boot_is_refused(debian):
+    secure_boot(debian)
+    assert [sentence for sentence in uki.trial_obstacles(debian) if "Secure Boot" in sentence]
+
+
+def test_what_is_configured_is_what_gets_into_the_image(arch):
+    arch.put("/etc/cmdline.d/95-late.conf", "late=1\n")
+    apply(arch, OURS)
+    assert uki.configured(arch)[0] == tokens.split(pe.text(arch, "/efi/EFI/Linux/arch-linux.efi", ".cmdline"))

@@ -74,6 +74,8 @@ RESCUE_TOKENS = frozenset((
     "rd.systemd.unit=rescue.target", "rd.systemd.unit=emergency.target",
 ))  # fmt: skip
 GARBAGE = re.compile(r"\.dpkg-[^/]*$|\.rpmsave$|\.rpmnew$|\.sig$|\.efi\.signed$|\.hmac$")
+ADDED = ("BOOT_IMAGE=", "initrd=")
+"""What loaders put in front of a command line."""
 BOOTCTL_TIMEOUT = 60.0
 
 
@@ -351,7 +353,9 @@ def _ordered(host, items):
 def line_of(item):
     """Command line of an entry as tokens."""
     if item["uki"] is not None:
-        return tokens.split(item["uki"]["cmdline"] or "")
+        # made of a running line, it has what another loader put in front of that
+        line = tokens.split(item["uki"]["cmdline"] or "")
+        return [token for token in line if not token.startswith(ADDED)]
     return entries.option_tokens(item["fields"])
 
 
@@ -742,7 +746,7 @@ def kernel_install_line(host):
             line = entries.line_tokens(text)
             return line, {token: path for token in line}
     line = tokens.split(host.read("/proc/cmdline") or "")
-    line = [token for token in line if not token.startswith(("BOOT_IMAGE=", "initrd="))]
+    line = [token for token in line if not token.startswith(ADDED)]
     return line, {token: "/proc/cmdline" for token in line}
 
 

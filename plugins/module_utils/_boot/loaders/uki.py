@@ -204,7 +204,7 @@ def _base(host, items, managed, owned):
     """What a new ``/etc/kernel/cmdline`` begins with: the default image's line."""
     default = menu.default_item(host, items)
     item = ([one for one in managed if one is default] + managed)[0]
-    return [token for token in menu.without(menu.line_of(item), owned) if tokens.key(token) != MACHINE]
+    return _plain(menu.without(menu.line_of(item), owned))
 
 
 def _mkinitcpio_edits(host, items, managed, wanted, owned):
@@ -228,23 +228,25 @@ def _mkinitcpio_edits(host, items, managed, wanted, owned):
     return found
 
 
-def _mkinitcpio_sources(host):
-    """Files that mkinitcpio puts together, without ours."""
+def _mkinitcpio_sources(host, with_ours=False):
+    """Files that mkinitcpio puts together, in its order."""
     found = [path for path in (menu.CMDLINE, menu.VENDOR_CMDLINE) if host.read(path) is not None][:1]
     names = [name for name in host.listdir(DROP_INS) if name.endswith(".conf")]
-    return found + ["%s/%s" % (DROP_INS, name) for name in names if "%s/%s" % (DROP_INS, name) != DROP_IN]
+    paths = ["%s/%s" % (DROP_INS, name) for name in sorted(names, key=_natural)]
+    return found + [path for path in paths if with_ours or path != DROP_IN]
+
+
+def _natural(name):
+    """Sorts numbers in names as numbers, as ``sort -V`` does."""
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def configured(host):
     if maker(host)[0] != "mkinitcpio":
         return menu.kernel_install_line(host)
-    paths = _mkinitcpio_sources(host)
-    if host.exists(DROP_IN):
-        paths = sorted(paths[1:] + [DROP_IN]) if paths and paths[0] == DROP_IN else paths[:1] + sorted(paths[1:] + [DROP_IN])
-    paths = paths or ["/proc/cmdline"]
     found = []
     origin = {}
-    for path in paths:
+    for path in _mkinitcpio_sources(host, with_ours=True) or ["/proc/cmdline"]:
         for token in entries.line_tokens(host.read(path) or ""):
             found.append(token)
             origin[token] = path
