@@ -546,21 +546,22 @@ def _build(host, generator, images, item, timeout):
 
 
 def _renew(host, images, done):
-    """Have the boot loader renew what its entries carry, where that is not right by now, and read it back."""
+    """Have the boot loader renew what its entries carry of what was built or is not right by now, and read it back."""
     carried = [item for item in images.items if not item["built"]]
     late = [item for item in carried if images.problems(item)]
-    if not late:
+    kernels = {item["kernel"] for item in images.items if item in late or item["path"] in done}
+    if not kernels or images.loader is None:
         return
-    kernels = sorted({item["kernel"] for item in late if item["kernel"]})
-    images.loader.refresh(host, kernels)
-    for item in late:
+    images.loader.refresh(host, sorted(kernels - {None}))
+    for item in carried:
         reasons = images.problems(item)
         if reasons:
             raise HostError(
                 "the boot loader %s was asked to renew %s, but read back: %s"
                 % (images.loader.NAME, item["path"], "; ".join(reasons))
             )
-        done.append(item["path"])
+        if item in late:
+            done.append(item["path"])
 
 
 def _result(changed, generator, found, images, stale, changes):
