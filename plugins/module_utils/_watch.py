@@ -32,14 +32,16 @@ ATTEMPTS = 8
 _DONE, _BLOCKED, _FAILED = b"D", b"B", b"F"
 
 
-def watched(host, work, timeout=READ_TIMEOUT):
+def watched(host, work, timeout=READ_TIMEOUT, meanwhile=None):
     """``work(host)``, done by a child; what it returns must be plain data.
 
     Reads that did not end within ``timeout`` seconds are in ``host.blocked`` afterwards, and were taken as
     missing. Raises HostTimeout when ATTEMPTS reads hang, RuntimeError with the child's own traceback.
+
+    :param meanwhile: called here once, while the child is at work.
     """
-    for dummy in range(ATTEMPTS):
-        kind, data = _attempt(host, work, timeout)
+    for number in range(ATTEMPTS):
+        kind, data = _attempt(host, work, timeout, None if number else meanwhile)
         if kind == _DONE:
             return marshal.loads(data)
         text = data.decode("utf-8", "backslashreplace")
@@ -49,7 +51,7 @@ def watched(host, work, timeout=READ_TIMEOUT):
     raise HostTimeout("%d reads did not end within %g s each: %s" % (ATTEMPTS, timeout, " ".join(sorted(host.blocked))))
 
 
-def _attempt(host, work, timeout):
+def _attempt(host, work, timeout, meanwhile):
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -57,6 +59,8 @@ def _attempt(host, work, timeout):
         _child(host, work, timeout, writing)
     os.close(writing)
     try:
+        if meanwhile:
+            meanwhile()
         kind, data = _message(reading)
     finally:
         os.close(reading)

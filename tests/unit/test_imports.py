@@ -18,8 +18,8 @@ from ansible_collections.vfio.host.plugins.module_utils import _imports
 UTILS = pathlib.Path(_imports.__file__).resolve().parent
 INSIDE = "ansible_collections/vfio/host/plugins/module_utils/"
 
-SCRIPT = """
-import collections, json, sys, traceback
+COUNTING = """
+import collections, json, os, sys, traceback
 archive, steps = sys.argv[1], sys.argv[2:]
 sys.path.insert(0, archive)
 compiled = collections.Counter()
@@ -29,6 +29,10 @@ def audit(event, args):
         if name.startswith(archive):
             compiled[name[len(archive) + 1:]] += 1
 sys.addaudithook(audit)
+"""
+"""Which files out of the archive were compiled, and how often."""
+
+SCRIPT = COUNTING + """
 from ansible_collections.vfio.host.plugins.module_utils import _imports
 if "once" in steps:
     _imports.compile_once()
@@ -36,12 +40,20 @@ if "once" in steps:
 from ansible_collections.vfio.host.plugins.module_utils import _machine
 from ansible_collections.vfio.host.plugins.module_utils._hardware import platform
 from ansible_collections.vfio.host.plugins.module_utils import _hardware
+from ansible_collections.vfio.host.plugins.module_utils import _consequences
 try:
     _machine.collect(None)
 except AttributeError:
     text = traceback.format_exc()
 json.dump({"compiled": compiled, "files": [_machine.__file__, _hardware.__file__, platform.__file__], "traceback": text,
            "hooks": len(sys.path_hooks)}, sys.stdout)
+"""
+
+READING = COUNTING + """
+from ansible_collections.vfio.host.plugins.module_utils import _machine
+from ansible_collections.vfio.host.plugins.module_utils._host import Host
+machine = _machine.read(Host(os.devnull))
+json.dump({"compiled": compiled, "findings": len(machine["findings"])}, sys.stdout)
 """
 
 
@@ -56,8 +68,8 @@ def archive(tmp_path_factory):
     return str(path)
 
 
-def run(archive, *steps):
-    argv = [sys.executable, "-c", SCRIPT, archive, *steps]
+def run(archive, *steps, script=SCRIPT):
+    argv = [sys.executable, "-c", script, archive, *steps]
     done = subprocess.run(argv, stdout=subprocess.PIPE, check=True, timeout=120)
     return json.loads(done.stdout)
 
@@ -75,6 +87,14 @@ def test_modules_are_named_as_without_it(archive):
     assert with_it["files"] == without["files"]
     assert with_it["traceback"] == without["traceback"] and "host.remember = True" in with_it["traceback"]
     assert with_it["hooks"] == without["hooks"] + 1
+
+
+def test_rules_are_compiled_beside_the_child_that_reads_and_readers_in_it_alone(archive):
+    seen = run(archive, script=READING)
+    assert seen["findings"]
+    assert INSIDE + "_findings/isolation.py" in seen["compiled"]
+    readers = {INSIDE + name for name in ("_gathering.py", "_hardware/platform.py", "_usage/block.py")}
+    assert not readers & set(seen["compiled"])
 
 
 def test_other_folders_are_left_to_others(archive, tmp_path):

@@ -13,8 +13,8 @@ that does not isolate, and functions of one slot that do not isolate share one.
 
 from __future__ import annotations
 
+from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import sort_key
 from ansible_collections.vfio.host.plugins.module_utils._hardware import acs, quirks
-from ansible_collections.vfio.host.plugins.module_utils._hardware.pci import sort_key
 
 VMD_DOMAIN = 0x10000
 """Domains from here on hang below an Intel VMD endpoint, which makes their requests (since 5.6)."""

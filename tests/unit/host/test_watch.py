@@ -77,3 +77,11 @@ def test_a_long_computation_is_no_hanging_read(host):
 def test_an_error_of_the_child_is_told():
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         _watch.watched(Host(), lambda host: 1 // 0)
+
+
+def test_what_is_done_meanwhile_is_done_once_and_here(host):
+    host.stuck = ("0000:00:19.0/config",)
+    done = []
+    machine = _watch.watched(host, _machine.collect, timeout=0.3, meanwhile=lambda: done.append(host.blocked))
+    assert machine["functions"] and host.blocked
+    assert len(done) == 1

@@ -9,9 +9,10 @@ import os
 
 import pytest
 
+from ansible_collections.vfio.host.plugins.module_utils._gathering import assign_uses
 from ansible_collections.vfio.host.plugins.module_utils._hardware.inputs import Inputs
 from ansible_collections.vfio.host.plugins.module_utils._host import Host
-from ansible_collections.vfio.host.plugins.module_utils._machine import assign_uses, collect
+from ansible_collections.vfio.host.plugins.module_utils._machine import collect
 from ansible_collections.vfio.host.plugins.module_utils._usage import storage
 from ansible_collections.vfio.host.tests.unit.hardware.fake_machine import PCI_PATH, FakeMachine, p8h67
 
