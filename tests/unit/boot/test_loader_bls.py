@@ -12,6 +12,11 @@ from ansible_collections.vfio.host.tests.unit.boot.stand_ins.machine import Mach
 WANTED = ["intel_iommu=on", "iommu=pt"]
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
 @pytest.fixture
 def host(tmp_path):
     return trees.fedora(Machine(tmp_path, {"grub2-editenv": grub_editenv.run}))
@@ -84,9 +89,9 @@ def test_a_saved_entry_that_is_gone_means_the_first(host):
     "text, expected",
     [
         ("a b\n", "a b n=1\n"),
-        ("a b", "a b n=1\n"),
+        ("a b", "a b n=1"),
         ("", "n=1\n"),
-        ("\n", "n=1\n"),
+        ("# note\na\n", "# note\na n=1\n"),
         ("a\nb\n\n", "a\nb n=1\n\n"),
         ("a -- b\n", "a n=1 -- b\n"),
         ("a  \n", "a n=1  \n"),

@@ -12,6 +12,11 @@ from ansible_collections.vfio.host.tests.unit.boot.stand_ins.machine import Mach
 WANTED = ["intel_iommu=on", "iommu=pt"]
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
 @pytest.fixture
 def host(tmp_path):
     found = Machine(tmp_path)

@@ -21,6 +21,11 @@ def probe(host, argv, stdin=None):
     return Result(argv, 0, "xfs\n" if "--target=fs" in argv else "\n")
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
 @pytest.fixture(params=["fedora", "rhel8"])
 def host(request, tmp_path):
     found = getattr(trees, request.param)(Machine(tmp_path, dict(TOOLS, **{"grub2-probe": probe})))

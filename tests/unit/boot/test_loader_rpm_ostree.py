@@ -21,6 +21,11 @@ def make(folder):
     return stand_in.make(Machine(folder, {"rpm-ostree": stand_in.run}), LINE)
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
 @pytest.fixture
 def host(tmp_path):
     return make(tmp_path)

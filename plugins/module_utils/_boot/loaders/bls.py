@@ -65,16 +65,6 @@ def change(line, wanted, owned):
     return [token for token in owned if token in line], list(wanted)
 
 
-def replaced(line, wanted, owned):
-    """The command line (tokens) with ``wanted`` as ours."""
-    if settled(line, wanted, owned):
-        return list(line)
-    remove, add = change(line, wanted, owned)
-    kept = tokens.replace(line, remove, [])
-    end = kept.index("--") if "--" in kept else len(kept)
-    return kept[:end] + add + kept[end:]
-
-
 # -- pure: GRUB's environment block ------------------------------------------------------------
 
 
@@ -118,32 +108,9 @@ def set_environment(text, name, value):
 
 
 def edit_line(text, wanted, owned):
-    """A file that is one command line, with ``wanted`` as ours; everything else of it stays byte for byte.
-
-    The kernel-install plugins join its lines; ours go to the end of the last one that says something.
-    """
-    if settled(tokens.split(text), wanted, owned):
-        return text
-    remove, add = change(tokens.split(text), wanted, owned)
-    for token in reversed(remove):
-        places = [match for match in re.finditer(r"\S+", text) if match.group(0) == token]
-        if not places:
-            continue  # within quotes
-        start, end = places[-1].span()
-        before = text[:start].rstrip(" \t")
-        after = text[end:]
-        if not before or before.endswith("\n"):
-            after = after.lstrip(" \t")
-        text = before + after
-    if add:
-        body = text.rstrip()
-        position = re.search(r"(?:^|\s)(--)(?=\s|$)", body)
-        if position:
-            body = body[: position.start(1)] + tokens.join(add) + " " + body[position.start(1):]
-        else:
-            body += (" " if body else "") + tokens.join(add)
-        text = body + (text[len(text.rstrip()):] or "\n")
-    return text
+    """A file that is one command line, with ``wanted`` as ours; everything else of it stays byte for byte."""
+    line = entries.line_tokens(text)
+    return text if settled(line, wanted, owned) else entries.edit_line(text, *change(line, wanted, owned))
 
 
 # -- reading the host --------------------------------------------------------------------------
@@ -456,7 +423,7 @@ def configured(host):
     for path in (CMDLINE, VENDOR_CMDLINE):
         text = host.read(path)
         if text is not None:
-            line = tokens.split("\n".join(row for row in text.splitlines() if not row.startswith("#")))
+            line = entries.line_tokens(text)
             return line, {token: path for token in line}
     return None, {}
 

@@ -29,7 +29,7 @@ class Machine(Host):
         del self.tools[name]
         self.remove("/usr/sbin/" + name)
 
-    def command(self, argv, stdin):
+    def command(self, argv, stdin, env=None):
         self.calls.append(list(argv))
         name = os.path.basename(argv[0])
         if name not in self.tools:
