@@ -669,7 +669,8 @@ def copy(host, source, target, offset=0, length=None):
                         raise HostError("%s became shorter while it was copied" % source)
                     writing.write(data)
                     left -= len(data)
-            host.replace(temporary, target, mode=0o644)
+            there = host.stat(target)
+            host.replace(temporary, target, mode=there.st_mode & 0o7777 if there else 0o644)
         except BaseException:
             host.remove(temporary)
             raise
