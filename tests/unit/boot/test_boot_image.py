@@ -189,6 +189,14 @@ def test_the_content_says_nothing_of_time(tmp_path):
     assert content(MAIN) != content(archive({".": b"", "bin/big": b"x" * 300000, "./etc/wanted": b"content\n"}))
 
 
+def test_how_dracut_was_called_is_no_content(tmp_path):
+    found = set()
+    for text in (b"-q --force", b"--quiet --force"):
+        (tmp_path / "image").write_bytes(archive({"usr/lib/dracut/build-parameter.txt": text, "init": b""}))
+        found.add(reader.read_image(Host(str(tmp_path)), "/image", (), members=True).content())
+    assert len(found) == 1
+
+
 def test_the_kernels_whose_modules_are_in_it(read):
     names = {"usr/lib/modules/6.1-a/kernel/x.ko": b"", "lib/modules/6.2/y": b"", "usr/lib/modules/6.3": b""}
     assert read(archive(names)).versions() == {"6.1-a", "6.2"}

@@ -350,6 +350,44 @@ def test_a_killed_removal_is_finished_by_the_next_run(host):
     assert len(host.calls) == 4
 
 
+def test_a_first_run_that_was_killed_is_taken_out_by_absent_though_that_is_killed_too(host, monkeypatch):
+    calls = []
+
+    def killed(argv):
+        calls.append(argv)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        host.image(argv[-1], argv[2])
+        return Result(argv, 0)
+
+    host.fail = killed
+    with pytest.raises(KeyboardInterrupt):
+        go(host)
+    host.fail = None
+    for path in (tools.HOOK, tools.SCRIPT):  # what a killed absent had got to
+        host.remove(path)
+    assert go(host, "absent")["changed"] is True
+    assert tools.gone(manage.read_image(host, "/boot/initrd.img-" + sorted(KERNELS)[0], ())) == []
+
+
+def test_a_kernel_that_is_installed_meanwhile_is_not_left_out(host):
+    real = host.command
+
+    def command(argv, stdin, env=None):
+        if not host.exists("/boot/vmlinuz-7.0"):
+            host.write("/lib/modules/7.0/modules.builtin", "")
+            host.write("/boot/vmlinuz-7.0", "")
+            host.write("/boot/initrd.img-7.0", gzip.compress(archive({"init": b""})))  # from before our hook was there
+        return real(argv, stdin, env)
+
+    host.commands = command
+    result = go(host)
+    assert [(image["kernel"], image["rebuilt"]) for image in result["images"]] == [
+        ("6.0.0-1-amd64", True), ("6.1.0-50-amd64", True), ("7.0", True),
+    ]  # fmt: skip
+    assert go(host)["changed"] is False
+
+
 def test_an_image_that_keeps_ours_on_removal_is_a_failure(host):
     go(host)
     keeps = host.read_bytes("/boot/initrd.img-" + KERNELS[0])

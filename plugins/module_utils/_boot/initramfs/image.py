@@ -38,6 +38,9 @@ SIZE_LIMIT = 4 << 30
 MEMORY_LIMIT = 256 << 20
 """Bytes that a decompressor may take."""
 
+NOTED = "/dracut/build-parameter.txt"
+"""Says with which options dracut was called, not what the image does."""
+
 HEADER_SIZE = 110
 CPIO = (b"070701", b"070702")
 
@@ -337,7 +340,7 @@ class _Reader:
                     raise ValueError("%s in it has %d bytes" % (name, size))
                 content = source.take(size)
                 image.files[name] = content
-            if self.members:
+            if self.members and not name.endswith(NOTED):
                 # mode, owner, group and the device of a device file; no inode, links, times
                 kept = [fields[1], fields[2], fields[3], fields[9], fields[10], size]
                 image.members[name] = "%s %s" % (kept, _digest(source, size, content))

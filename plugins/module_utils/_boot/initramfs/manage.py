@@ -65,6 +65,8 @@ SPACE_FACTOR = 1.2
 SPACE_RESERVE = 10 << 20
 CARRIER_RESERVE = 2 << 20
 """What is left free on a filesystem that images are only copied to; EFI partitions are small."""
+ROUNDS = 3
+"""How often images are looked for until none is stale: a kernel may be installed meanwhile."""
 READ_TIMEOUT = 300.0
 """Seconds to unpack and read one image; an emulated machine needs a tenth of it."""
 
@@ -338,6 +340,11 @@ class _Images:
             return self.generator.gone(image)
         return check_image(self.host, self.generator, image, self.devices, item["kernel"])
 
+    def stale(self):
+        """``{path: sentences}`` of the images that are not right."""
+        found = {item["path"]: self.problems(item) for item in self.items}
+        return {path: reasons for path, reasons in found.items() if reasons}
+
     def problems(self, item):
         """Why an image is not right; empty when it is. Opens it unless it was verified as it is."""
         mark = self._mark(item)
@@ -409,12 +416,15 @@ class _Images:
             return None
         return known["copy"] if both[0].content() == both[1].content() else None
 
-    def forget_originals(self):
+    def forget(self):
+        """Nothing of ours is in any image: the copies go, and the record last."""
         for known in self.originals.values():
             self.host.remove(known["copy"])
         for name in self.host.listdir(ORIGINALS):
             self.host.remove(posixpath.join(ORIGINALS, name))
         self.host.remove_empty_folder(ORIGINALS)
+        self.host.remove(STATE)
+        self.host.remove_empty_folder(asked.STATE_FOLDER)
 
 
 def run(host, params, check_mode, loader=None):
@@ -441,21 +451,24 @@ def run(host, params, check_mode, loader=None):
     if not images.items and not absent:
         raise HostError("no installed kernel has an image: there is nothing that could take devices at boot")
 
-    stale = {}
-    for item in images.items:
-        reasons = images.problems(item)
-        if reasons:
-            stale[item["path"]] = reasons
+    stale = images.stale()
     changed = bool(changes or stale) or (absent and images.state_text is not None)
     if stale:
         _check_obstacles(host, generator, images, stale)
     if not check_mode:
         if changes or stale:
             _apply(host, generator, images, changes, stale, params["rebuild_timeout"])
+            for dummy in range(ROUNDS):
+                images.save()
+                images = _Images(host, generator, devices, absent, loader, unknown)
+                late = images.stale()
+                if not late:
+                    break
+                _check_obstacles(host, generator, images, late)
+                _apply(host, generator, images, [], late, params["rebuild_timeout"])
+                stale.update(late)
         if absent:
-            images.forget_originals()
-            host.remove(STATE)
-            host.remove_empty_folder(asked.STATE_FOLDER)
+            images.forget()
         else:
             images.save()
     return _result(changed, generator, found, images, stale, changes)
@@ -501,7 +514,10 @@ def _apply(host, generator, images, changes, stale, timeout):
     modes = {path: host.stat(path).st_mode & 0o7777 for path, before, dummy, dummy in changes if before is not None}
     todo = [item for item in images.items if item["path"] in stale]
     done = []
+    first = images.state_text is None
     try:
+        if first and not images.absent:
+            images.save()  # from here on, absent knows that there is something to take out
         _write_files(host, generator, changes)
         for item in todo:
             if not item["built"]:
@@ -521,6 +537,8 @@ def _apply(host, generator, images, changes, stale, timeout):
                 host.write(path, before, mode=modes[path])
         for folder in generator.FOLDERS:
             host.remove_empty_folder(folder)
+        if first and not done:
+            images.forget()
         raise HostError(
             "%s. Our files in /etc and /usr are as they were; images already rebuilt: %s; not rebuilt: %s"
             % (exc, ", ".join(done) or "none", ", ".join(i["path"] for i in todo if i["path"] not in done) or "none")
