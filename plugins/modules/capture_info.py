@@ -92,6 +92,7 @@ from ansible_collections.vfio.host.plugins.module_utils import _imports
 _imports.compile_once()  # concerns what is imported from here on
 
 from ansible_collections.vfio.host.plugins.module_utils import _recording
+from ansible_collections.vfio.host.plugins.module_utils._answer import exit_json
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 
@@ -118,7 +119,7 @@ def main():
             module.fail_json(msg="limit: the archive has %d bytes, %d are allowed; give a higher limit or leave out tree"
                              % (len(data), limit))
         result.update(tree=base64.b64encode(data).decode("ascii"), tree_bytes=len(data))
-    module.exit_json(**result)
+    exit_json(module, **result)
 
 
 if __name__ == "__main__":

@@ -119,6 +119,7 @@ from ansible_collections.vfio.host.plugins.module_utils import _imports
 
 _imports.compile_once()  # concerns what is imported from here on
 
+from ansible_collections.vfio.host.plugins.module_utils._answer import exit_json
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError
 from ansible_collections.vfio.host.plugins.module_utils._machine import read
 
@@ -133,7 +134,7 @@ def main():
         machine = read(Host(root), module.params["roms"] and not module.check_mode)
     except HostError as exc:
         module.fail_json(msg="root: %s: %s" % (root, exc))
-    module.exit_json(changed=False, machine=machine)
+    exit_json(module, changed=False, machine=machine)
 
 
 if __name__ == "__main__":
