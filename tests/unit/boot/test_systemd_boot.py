@@ -318,7 +318,8 @@ def run_plugin(host, shell, command, layout="bls", root="/boot/efi"):
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 @pytest.mark.parametrize("rest", ["", " -- quux", " x=\"a b\" iommu=pt vfio_host=trial *"])
 def test_the_plugin_writes_what_the_backend_does(debian, shell, rest):
-    record.write(debian, record.new("systemd_boot", OURS, False, {"/x": {"text": ' "tokens": [\n', "mode": 1, "after": ""}}))
+    misleading = {"/x": {"text": ' "tokens": [\n  "quiet"\n', "mode": 1, "after": ""}}
+    record.write(debian, record.new("systemd_boot", OURS, False, misleading))
     apply(debian, OURS)
     name = "%s%s-%s.conf" % (ENTRIES, MACHINE, NEW)
     debian.put(name, debian.read(name).replace(" console", rest + " console") if "--" not in rest

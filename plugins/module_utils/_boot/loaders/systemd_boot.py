@@ -187,7 +187,10 @@ esac
 
 # The last of each of ours goes: the words are taken from the end.
 ours=
-[ ! -r "$record" ] || ours=$(sed -n '/^ "tokens": \\[$/,/^ \\]/s/^  "\\([^"]*\\)",\\{0,1\\}$/\\1/p' "$record" | tr '\\n' ' ')
+[ ! -r "$record" ] || ours=$(
+    sed -n '/^ "tokens": \\[$/,/^ \\]/s/^  "\\([^"]*\\)",\\{0,1\\}$/\\1/p' "$record" |
+        tr '\\n' ' '
+)
 set -f
 reversed=''
 for word in $options; do
@@ -900,7 +903,8 @@ def own_binaries(host):
         for dummy in range(3):
             for name in (TRIAL_IMAGE, TRIAL_KERNEL):
                 found += [_join(one, name) for one in folders if host.exists(_join(one, name))]
-            folders = [_join(one, name) for one in folders for name in host.listdir(one) if host.isdir(_join(one, name))]
+            inside = [_join(one, name) for one in folders for name in host.listdir(one)]
+            folders = [one for one in inside if host.isdir(one)]
     return found
 
 
@@ -928,7 +932,8 @@ def _inside(host, item, image):
 
 def _mount_of(host, path):
     points = [point for point, dummy, kind, dummy2 in mounts(host) if kind != "autofs"]
-    return max((point for point in points if point == "/" or (path + "/").startswith(point + "/")), key=len, default="/")
+    points = [point for point in points if path.startswith(point.rstrip("/") + "/")]
+    return max(points, key=len, default="/")
 
 
 def once(host):

@@ -265,7 +265,7 @@ def generate(host):
 
 
 def _plain(line):
-    return [token for token in line if tokens.key(token) != MACHINE and not token.startswith(("BOOT_IMAGE=", "initrd="))]
+    return [token for token in line if tokens.key(token) != MACHINE and not token.startswith(menu.ADDED)]
 
 
 def refresh(host, kernels):
@@ -345,7 +345,9 @@ def _build_one(host, item):
         raise HostError("no preset makes %s" % item["path"])
     image = menu.installed_kernels(host).get(kernel)
     if image is None:
-        raise HostError("%s: the kernel %s is not installed, so its image cannot be built again" % (item["path"], kernel))
+        raise HostError(
+            "%s: the kernel %s is not installed, so its image cannot be built again" % (item["path"], kernel)
+        )
     token = item["stem"][: -len("-" + kernel)]
     root = "%s/%s" % (ASIDE, kernel)
     host.write(root + "/EFI/Linux/.made-aside", "")
@@ -369,7 +371,7 @@ def _check(host, item, path, wanted):
     if ".initrd" in item["uki"]["sections"] and not new["sections"].get(".initrd", (0, 0))[1]:
         reasons.append("it has no initramfs")
     if not pe.signed(host, path) and (pe.signed(host, item["path"]) or boots.secure_boot(host)):
-        reasons.append("it is not signed: give ukify the keys in uki.conf (SecureBootPrivateKey, SecureBootCertificate)")
+        reasons.append("it is not signed: name ukify's keys in uki.conf (SecureBootPrivateKey, SecureBootCertificate)")
     if reasons:
         raise HostError("the new image for %s is not used: %s" % (item["path"], "; ".join(reasons)))
 
