@@ -9,12 +9,7 @@
 from __future__ import annotations
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted, edits, record, tokens
-from ansible_collections.vfio.host.plugins.module_utils._boot.loader import (
-    FALLBACK_ID,
-    OFF,
-    default_of,
-    ours,
-)
+from ansible_collections.vfio.host.plugins.module_utils._boot.loader import FALLBACK_ID, OFF, default_of
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 LOADERS = (
@@ -30,45 +25,39 @@ ROUNDS = 3
 
 
 def backend(name):
-    """The module of a backend, or None when this build has none.
+    """The module of a backend, imported when it is asked for.
 
     The imports are written out, since Ansible sends to a host only what it finds imported by name.
     """
     # pylint: disable=import-outside-toplevel
-    package = "ansible_collections.vfio.host.plugins.module_utils._boot.loaders"
-    try:
-        if name == "proxmox":
-            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import proxmox as found
-        elif name == "rpm_ostree":
-            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import rpm_ostree as found
-        elif name == "bootc":
-            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bootc as found
-        elif name == "kernelstub":
-            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import kernelstub as found
-        elif name == "uki":
-            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import uki as found
-        elif name == "systemd_boot":
-            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import systemd_boot as found
-        elif name == "grubby":
-            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grubby as found
-        elif name == "bls":
-            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls as found
-        elif name == "grub_in_place":
-            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub_in_place as found
-        elif name == "grub":
-            from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub as found
-        else:
-            raise ValueError("loader: %r is not one of %s" % (name, ", ".join(LOADERS)))
-    except ImportError as exc:
-        if exc.name in (package, "%s.%s" % (package, name), None):
-            return None
-        raise
+    if name == "proxmox":
+        from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import proxmox as found
+    elif name == "rpm_ostree":
+        from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import rpm_ostree as found
+    elif name == "bootc":
+        from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bootc as found
+    elif name == "kernelstub":
+        from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import kernelstub as found
+    elif name == "uki":
+        from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import uki as found
+    elif name == "systemd_boot":
+        from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import systemd_boot as found
+    elif name == "grubby":
+        from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grubby as found
+    elif name == "bls":
+        from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls as found
+    elif name == "grub_in_place":
+        from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub_in_place as found
+    elif name == "grub":
+        from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub as found
+    else:
+        raise ValueError("loader: %r is not one of %s" % (name, ", ".join(LOADERS)))
     return found
 
 
 def backends():
-    """The backends of this build, in the order of :data:`LOADERS`."""
-    return [found for found in map(backend, LOADERS) if hasattr(found, "evidence")]
+    """All of them, in the order of :data:`LOADERS`."""
+    return [backend(name) for name in LOADERS]
 
 
 def detect(host):
@@ -94,7 +83,7 @@ def detect(host):
         )
     raise HostError(
         "no supported boot loader was recognised: %s. Supported: %s; give loader if you know better"
-        % ("; ".join(refusals), ", ".join(item.NAME for item in backends()))
+        % ("; ".join(refusals), ", ".join(LOADERS))
     )
 
 
@@ -103,8 +92,6 @@ def choose(host, name):
     if name == "auto":
         return detect(host)
     found = backend(name)
-    if found is None:
-        raise HostError("loader %s is not part of this build of the collection" % name)
     reasons = found.unusable(host)
     if reasons:
         raise HostError("loader %s cannot be used here: %s" % (name, "; ".join(reasons)))
@@ -443,52 +430,3 @@ def _warnings(plan, defeated, fallbacks, changed, check_mode):
     if plan.with_fallback and not fallbacks and not (changed and check_mode):
         found.append("loader %s has no fallback entry with %s" % (plan.loader.NAME, OFF))
     return found
-
-
-# -- for others ----------------------------------------------------------------------------
-
-
-def same_entries(before, after):
-    """What two views differ in, our own entries apart: ``[sentence]``, empty when every entry is as it was."""
-    found = []
-    old = [entry for entry in before["entries"] if not ours(entry["id"])]
-    new = [entry for entry in after["entries"] if not ours(entry["id"])]
-    for one, other in zip(old, new):
-        for field in ("id", "title", "kernel", "tokens", "initrds", "image", "default"):
-            if one[field] != other[field]:
-                found.append("entry %r: %s was %s, would be %s" % (one["title"], field, _text(one[field]), _text(other[field])))
-    if len(old) != len(new):
-        found.append("%d entries were there, %d would be" % (len(old), len(new)))
-    return found
-
-
-def _text(value):
-    return tokens.join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def apply_beside(host, loader, make):
-    """Write files of ours beside the ordinary entries (a trial entry), and have every other entry stay as it is.
-
-    ``make()`` returns the edits and is asked again right before they are written. Returns the view
-    after it. Raises HostError, with everything put back, when a step fails or another entry would
-    change: somebody changed the settings and did not generate the menu.
-    """
-    found = make()
-    paths = [edit.path for edit in found] + loader.generated(host)
-    edits.clean(host, paths)
-    before = edits.kept(host, paths)
-    seen = loader.view(host)
-    try:
-        edits.write(host, found)
-        loader.generate(host)
-        after = loader.view(host)
-        reasons = same_entries(seen, after)
-        if reasons:
-            raise HostError(
-                "generating would also change other entries (settings were edited and the menu not generated since? "
-                "Generate it first): %s" % "; ".join(reasons)
-            )
-    except (HostError, OSError, ValueError):
-        edits.put_back(host, before)
-        raise
-    return after

@@ -53,10 +53,10 @@ For the trial boot, where the loader can start an entry once. All others leave t
 ``trial_obstacles(host)`` -> ``[reason]``
     Why an entry cannot be started once here (GRUB's environment block on LVM, no EFI variables, …).
 ``trial(host, kernel, image, line)`` -> ``[Edit]``
-    To be carried out with :func:`_boot.cmdline.apply_beside`, which has every other entry stay as it is.
     Files that make the entry ``TRIAL_ID`` with the kernel of the default entry (a version), the initramfs
     ``image`` (a path on the host) and the command line ``line`` (tokens), and leave every other entry
-    as it is. ``kernel=None`` takes it away.
+    as it is. ``kernel=None`` takes it away. Whether generate() left them so the caller has to look: settings
+    that were edited and not generated since come into force with it.
 ``trial_binary(host, kernel, image, line, check=False)`` -> ``bool``
     Optional (``getattr(backend, "trial_binary", None)``), for what an Edit cannot carry: the initramfs copied to
     the EFI partition, a UKI. Same arguments as ``trial``; with ``kernel`` it is called before the edits of
