@@ -437,6 +437,24 @@ def test_other_generators_are_refused(host, path, text, reason, generator):
         go(host, generator=generator)
 
 
+def test_two_that_both_would_build_are_refused_unless_one_is_named(host, monkeypatch):
+    monkeypatch.setattr(manage.dracut, "evidence", lambda dummy: (["its own hook"], []))
+    monkeypatch.setattr(manage.dracut, "unusable", lambda dummy: [])
+    before = host.tree()
+    with pytest.raises(HostError, match=r"not clear .*initramfs-tools \(/usr/sbin/.*dracut \(its own hook\)"):
+        go(host)
+    assert host.tree() == before
+    assert go(host, generator="initramfs-tools")["changed"] is True
+
+
+@pytest.mark.parametrize("command", ["booster", "mkinitfs"])
+def test_what_is_not_known_is_refused_by_name(host, command):
+    host.remove("/usr/sbin/update-initramfs")
+    host.write("/usr/bin/" + command, "")
+    with pytest.raises(HostError, match="no supported initramfs generator: .*found %s. Supported: " % command):
+        go(host)
+
+
 def test_modules_may_be_built_in(host):
     go(host)
     image = manage.read_image(host, "/boot/initrd.img-" + KERNELS[0], tools.wanted_paths())
