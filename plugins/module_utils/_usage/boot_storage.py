@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 import struct
-import uuid
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
 from ansible_collections.vfio.host.plugins.module_utils._hardware import pci
@@ -150,7 +149,8 @@ def parse_boot_entry(data):
         if length < 4 or kind == 0x7F:
             break
         if (kind, subtype) == (4, 1) and at + 42 <= len(data) and data[at + 41] == 2:
-            partition = str(uuid.UUID(bytes_le=data[at + 24:at + 40]))
+            tail = data[at + 32:at + 40].hex()
+            partition = "%08x-%04x-%04x-%s-%s" % (struct.unpack_from("<IHH", data, at + 24) + (tail[:4], tail[4:]))
         remote = remote or (kind, subtype) == (3, 11)
         at += length
     return partition, remote
