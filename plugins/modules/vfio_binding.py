@@ -54,6 +54,11 @@ options:
       serial:
         description: Serial number (C(xx-xx-xx-xx-xx-xx-xx-xx)); compared now and at each boot when it is given.
         type: str
+      path:
+        description:
+          - Root bus, then slot and function at each bridge on the way, like V(0000:00/01.0/00.0); compared now and at
+            each boot when it is given. It tells which of two cards of one make has the address when bus numbers shift.
+        type: str
       name:
         description: A name to show in the result.
         type: str
@@ -162,6 +167,7 @@ def main():
                     "subsystem_device": {"type": "str", "required": True},
                     "class": {"type": "str"},
                     "serial": {"type": "str"},
+                    "path": {"type": "str"},
                     "name": {"type": "str"},
                     "driver": {"type": "str", "default": "vfio-pci"},
                 },

@@ -54,7 +54,7 @@ def make_plan(machine, devices, acknowledge, matcher, kernel=None):
         findings += [f for f in closed["findings"] if not _said(findings, f)]
         planned.append({
             "name": name,
-            "functions": [identity(f, name) for f in functions],
+            "functions": [identity(f, name, groups.functions) for f in functions],
             "selected": selected,
             "group_members": closed["members"],
             "companions": closed["companions"],
@@ -63,7 +63,7 @@ def make_plan(machine, devices, acknowledge, matcher, kernel=None):
     identities = []
     for address in sorted(owners, key=sort_key):
         function = groups.functions[address]
-        identities.append(identity(function, owners[address][0]))
+        identities.append(identity(function, owners[address][0], groups.functions))
         if len(owners[address]) > 1:
             findings.append(finding("VH131", on_device(
                 address, "%s is selected by %s" % (address, " and ".join(owners[address])))))
@@ -123,11 +123,25 @@ def _said(findings, new):
     return any(f["code"] == new["code"] and f.get("device") == new.get("device") for f in findings)
 
 
-def identity(function, name):
+def identity(function, name, functions):
     """What makes a function this function and no twin of it."""
     result = {key: function.get(key) for key in IDENTITY}
+    result["path"] = _path(function, functions)
     result["name"] = name
     return result
+
+
+def _path(function, functions):
+    """``0000:00/01.0/00.0``, see _assignment_state.path_of; None when a bridge on the way is not known."""
+    domain = function["address"].split(":")[0]
+    steps = []
+    while function is not None and function["address"].startswith(domain + ":"):
+        steps.insert(0, function["address"].rpartition(":")[2])
+        root = function["address"].rpartition(":")[0]
+        if function.get("parent") and function["parent"] not in functions:
+            return None
+        function = functions.get(function.get("parent"))
+    return "/".join([root] + steps)
 
 
 def _select_all(machine, devices, matcher):

@@ -64,6 +64,8 @@ def mismatches(wanted, live, device_class=None):
         found.append("%s is of class %s, asked %s" % (address, live["class"] or "unknown", device_class))
     if wanted["serial"] and live["serial"] != wanted["serial"]:
         found.append("%s has serial number %s, asked %s" % (address, live["serial"] or "none", wanted["serial"]))
+    if wanted.get("path") and live["path"] != wanted["path"]:
+        found.append("%s is at %s, asked %s" % (address, live["path"] or "an unknown place", wanted["path"]))
     if live["header_type"] is None:
         found.append("%s: its configuration space cannot be read" % address)
     elif live["header_type"] != 0 or (live["class"] or "").startswith("06"):
@@ -110,6 +112,7 @@ def read_function(host, address):
     config = host.read_bytes(folder + "/config", CONFIG_SIZE) or b""
     live["serial"] = serial_of(config)
     live["header_type"] = config[0x0E] & 0x7F if len(config) >= 64 else None
+    live["path"] = asked.path_of(host.readlink(folder))
     live["driver"] = driver_of(host, address)
     return live
 

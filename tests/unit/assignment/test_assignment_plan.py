@@ -37,7 +37,8 @@ def test_the_gpu_of_the_how_to():
     assert device["functions"] == made["identities"]
     assert made["identities"][0] == {
         "address": "0000:01:00.0", "vendor": "10de", "device": "1380", "subsystem_vendor": "1043",
-        "subsystem_device": "84bb", "class": "030000", "serial": None, "name": "gaming_gpu"}
+        "subsystem_device": "84bb", "class": "030000", "serial": None, "name": "gaming_gpu",
+        "path": "0000:00/01.0/00.0"}
 
 
 def test_nothing_asked_is_nothing_found():

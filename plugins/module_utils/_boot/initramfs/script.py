@@ -159,7 +159,23 @@ load()
     [ -n "$name" ] || why="$1 cannot be loaded"
 }
 
-# examine ADDRESS VENDOR DEVICE SUBVENDOR SUBDEVICE SERIAL: sets $why when it has to be left alone
+# way ADDRESS: sets $got to the root bus and the slot and function at each bridge, or to nothing
+way()
+{
+    left=$(readlink "$pci/devices/$1" 2>/dev/null)
+    case $left in
+    */pci*/*) left=${left##*/pci} ;;
+    *) left= ;;
+    esac
+    got=${left%%/*}
+    while [ "$left" != "${left#*/}" ]; do
+        left=${left#*/}
+        step=${left%%/*}
+        got=$got/${step##*:}
+    done
+}
+
+# examine ADDRESS VENDOR DEVICE SUBVENDOR SUBDEVICE SERIAL DRIVER PATH: sets $why when it has to be left alone
 examine()
 {
     why=
@@ -195,6 +211,14 @@ examine()
         serial "$here/config"
         if [ "$number" != "$6" ]; then
             why="has serial number ${number:-that cannot be read}, asked $6"
+            return
+        fi
+    fi
+    # Of two cards of one make nothing else tells which one took the address when bus numbers shifted.
+    if [ "${8:--}" != - ]; then
+        way "$1"
+        if [ "$got" != "$8" ]; then
+            why="is at ${got:-an unknown place}, asked $8"
             return
         fi
     fi
@@ -238,7 +262,7 @@ left_alone()
 # each FUNCTION: calls it with the fields of each sound line; a damaged line is logged when $tell is set
 each()
 {
-    while read -r address vendor device subvendor subdevice asked_number driver rest; do
+    while read -r address vendor device subvendor subdevice asked_number driver asked_way rest; do
         case $address in
         '' | '#'*)
             continue
@@ -253,11 +277,14 @@ each()
         vfio-pci | *[_-]vfio[_-]pci) sound=yes ;;
         *) sound= ;;
         esac
+        case $asked_way in
+        *[!0-9a-f:./-]*) sound= ;;
+        esac
         if [ -z "$sound" ] || [ -n "$rest" ]; then
             [ -n "$tell" ] && left_alone "$address" "its line in $list is damaged"
             continue
         fi
-        "$1" "$address" "$vendor" "$device" "$subvendor" "$subdevice" "$asked_number" "$driver"
+        "$1" "$address" "$vendor" "$device" "$subvendor" "$subdevice" "$asked_number" "$driver" "$asked_way"
     done <"$list"
 }
 
