@@ -84,7 +84,8 @@ class Machine(Host):
                 if words[0] == "file":
                     files[words[2].lstrip("/")] = self.outside(words[1])
                 elif words[0] == "hook":
-                    files[self.hooks + "%s/%s-%s" % (words[1], words[2], os.path.basename(words[3]))] = self.outside(words[3])
+                    name = "%s/%s-%s" % (words[1], words[2], os.path.basename(words[3]))
+                    files[self.hooks + name] = self.outside(words[3])
                 elif words[0] == "instmods":
                     for name in words[2:]:
                         files["usr/lib/modules/%s/kernel/drivers/vfio/%s.ko.xz" % (version, name)] = b""

@@ -74,7 +74,8 @@ class Real(stand_in.Machine):
         self.write("/bin/depmod", "#!/bin/sh\nexit 0\n", mode=0o755)
         text = self.read("/usr/lib/initcpio/mkinitcpio")
         for name, value in (
-            ("BINDIR", outside + "/bin:/usr/sbin:/usr/bin"), ("SYSCONFDIR", outside + "/etc"), ("INITCPIO_LIBDIR", library),
+            ("BINDIR", outside + "/bin:/usr/sbin:/usr/bin"), ("SYSCONFDIR", outside + "/etc"),
+            ("INITCPIO_LIBDIR", library),
             ("INITCPIO_SYSCONFDIR", outside + "/etc/initcpio"), ("VERSION", "41"),
         ):
             text = text.replace("@%s@" % name, value)

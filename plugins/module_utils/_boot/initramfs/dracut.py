@@ -51,7 +51,7 @@ depends() {
 }
 
 installkernel() {
-    local address driver rest
+    local address driver
 
     [[ -f $vfio_host_list ]] || return 0
     hostonly='' instmods vfio_pci vfio vfio_iommu_type1
@@ -59,8 +59,8 @@ installkernel() {
     if modinfo -k "$kernel" vfio_virqfd > /dev/null 2>&1; then
         hostonly='' instmods vfio_virqfd
     fi
-    while read -r address _ _ _ _ _ driver rest; do
-        [[ $address && $address != '#'* && -z $rest ]] || continue
+    while read -r address _ _ _ _ _ driver _; do
+        [[ $address && $address != '#'* ]] || continue
         [[ $driver =~ ^[a-z0-9][a-z0-9_-]*[_-]vfio[_-]pci$ ]] || continue
         # a variant that this kernel does not have: its devices stay with the host
         if modinfo -k "$kernel" "$driver" > /dev/null 2>&1; then

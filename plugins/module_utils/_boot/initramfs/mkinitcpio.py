@@ -62,7 +62,7 @@ INSTALL_TEXT = r"""#!/bin/bash
 
 build() {
     local list=${VFIO_HOST_DEVICES:-/etc/vfio-host/devices}
-    local address driver rest
+    local address driver
 
     [[ -f $list ]] || return 0
     add_file "$list" /etc/vfio-host/devices 644
@@ -70,8 +70,8 @@ build() {
 
     # each of them may be built in, or, as vfio_virqfd, a part of another one
     map add_module 'vfio_pci?' 'vfio?' 'vfio_iommu_type1?' 'vfio_virqfd?'
-    while read -r address _ _ _ _ _ driver rest; do
-        [[ $address && $address != '#'* && -z $rest ]] || continue
+    while read -r address _ _ _ _ _ driver _; do
+        [[ $address && $address != '#'* ]] || continue
         [[ $driver =~ ^[a-z0-9][a-z0-9_-]*[_-]vfio[_-]pci$ ]] || continue
         # a variant that this kernel does not have: its devices stay with the host
         add_module "${driver}?"
