@@ -31,8 +31,8 @@ from ansible_collections.vfio.host.plugins.module_utils._lab import profiles
 BUILDER = 1
 """Part of the cache key: raise it when this file builds a different image from the same recipe."""
 
-BUILD_TIMEOUT = 900
-FINISH_TIMEOUT = 600
+BUILD_TIMEOUT = 1800
+FINISH_TIMEOUT = 1200
 MIB = 1024 * 1024
 SECTOR = 512
 FIRST_START = 1 * MIB
