@@ -110,7 +110,7 @@ def trial_line(base, owned, wanted, extras):
 
 def lacks(line, owned, wanted):
     """How a command line differs from what is wanted: sentences, empty when it is as wanted."""
-    found = ["%s is not in force" % token for token in wanted if not tokens.has(line, token)]
+    found = ["%s is not in force" % token for token in tokens.lacking(line, wanted)]
     return found + ["%s is there" % token for token in owned if token not in wanted and token in line]
 
 
