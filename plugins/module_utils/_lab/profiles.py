@@ -201,6 +201,12 @@ def _check(entries):
         if _on(entry, ids) not in ids | {None}:
             raise ValueError("the lab's board: %s is on %s, and no device has that id any more; move or remove it too"
                              % (entry["device"], entry["bus"]))
+    taken = {(entry["bus"], entry["address"]) for entry in entries}
+    for entry in entries:
+        # A slot whose function 0 is missing is an empty one for whoever looks.
+        if entry["address"] and (entry["bus"], entry["address"][:-1] + "0") not in taken:
+            raise ValueError("the lab's board: %s at %s/%s cannot be seen, for there is no function 0 in its slot"
+                             % (entry["device"], entry["bus"], entry["address"]))
 
 
 def _ordered(entries):

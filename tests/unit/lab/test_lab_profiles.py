@@ -142,8 +142,8 @@ def test_a_card_moves_to_another_port_with_all_it_has():
     assert after["pch_port5/00.0"] == "secondary-vga" and after["pch_port5/00.1"] == "ich9-intel-hda"
     assert not [place for place in after if place.startswith("cpu_port/")]
     assert len(after) == len(before) - 1
-    device, address, properties = next(entry for entry in profiles.board([{"move": "cpu_port/00.0", "to": "05.0"}])
-                                       if entry[0] == "secondary-vga")
+    changes = [{"move": "cpu_port/00.0", "to": "05.0"}, {"remove": "hda1"}]
+    device, address, properties = next(entry for entry in profiles.board(changes) if entry[0] == "secondary-vga")
     assert (address, sorted(properties.split(","))) == ("05.0", ["bus=pcie.0", "multifunction=on"])
 
 
@@ -218,6 +218,8 @@ def test_disks_are_drives_of_the_lab():
     ([{"move": "hda1"}], "to where"),
     ([{"move": "hda1", "to": "1b.0"}], "ich9-intel-hda is there"),
     ([{"move": "cpu_port", "to": "cpu_port/01.0"}], "is behind itself"),
+    ([{"move": "cpu_port/00.0", "to": "05.0"}], "ich9-intel-hda at cpu_port/00.1 cannot be seen"),
+    ([{"add": "nvme", "at": "05.3"}], "nvme at pcie.0/05.3 cannot be seen, for there is no function 0"),
 ])
 def test_changes_that_cannot_be_made_are_refused(changes, error):
     with pytest.raises(ValueError, match="lab's board.*" + error):
