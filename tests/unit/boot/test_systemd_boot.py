@@ -96,6 +96,15 @@ def test_a_token_of_somebody_else_stays_when_ours_goes(debian):
     assert loader_contract.tree(debian) == before
 
 
+def test_where_somebody_else_has_all_of_them_ours_are_there_too(debian):
+    debian.put("/etc/kernel/cmdline", LINE + " intel_iommu=on iommu=pt\n")
+    before = loader_contract.tree(debian)
+    apply(debian, OURS)
+    assert debian.read("/etc/kernel/cmdline") == LINE + " intel_iommu=on iommu=pt intel_iommu=on iommu=pt\n"
+    apply(debian, [], OURS)
+    assert loader_contract.tree(debian) == before
+
+
 def test_the_next_kernel_gets_ours_and_not_what_only_runs(debian):
     debian.put("/proc/cmdline", LINE + " vfio_host=trial panic=10\n")
     apply(debian, OURS)
