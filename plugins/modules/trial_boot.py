@@ -208,7 +208,7 @@ def main():
     )
     try:
         result = trial.run(Host(), module.params, module.check_mode)
-    except (ValueError, HostError) as exc:
+    except (ValueError, HostError, OSError) as exc:
         module.fail_json(msg=str(exc))
     for warning in result.pop("warnings"):
         module.warn(warning)

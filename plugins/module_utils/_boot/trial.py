@@ -479,12 +479,12 @@ class _Plan:
                 raise HostError("the boot loader does not say that it starts %s once" % loaders.TRIAL_ID)
             record["step"] = "staged"
             host.write(STATE, render(record))
-        except (HostError, OSError) as exc:
+        except (HostError, OSError, ValueError) as exc:
             problem = "the trial boot was not staged: %s failed: %s" % (doing, exc)
             try:
                 take_back(host, self.loader, record)
                 edits.put_back(host, generated)
-            except (HostError, OSError) as second:
+            except (HostError, OSError, ValueError) as second:
                 raise HostError(
                     "%s. Taking it back failed too: %s. Run it with state=absent" % (problem, second)) from exc
             raise HostError("%s. Everything was taken back" % problem) from exc
