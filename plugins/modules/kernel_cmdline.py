@@ -47,7 +47,8 @@ options:
     default: present
   loader:
     description:
-      - The boot loader. V(auto) goes by what has booted the system and refuses when none or more than one answers to it.
+      - The boot loader. V(auto) goes by what has booted the system, and refuses when none or more than one answers
+        to that.
       - V(grub) is GRUB whose C(grub-mkconfig) reads drop-ins (Debian, Ubuntu), V(grub_in_place) is GRUB without (Arch,
         openSUSE), V(grubby) and V(bls) are GRUB with Boot Loader Specification entries (Fedora and its family).
     type: str

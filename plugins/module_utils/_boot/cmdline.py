@@ -18,7 +18,7 @@ LOADERS = (
 """Names of the backends, in the order in which they are asked whether they started this system."""
 
 ROUNDS = 3
-"""How often files are written and entries generated until nothing is left to do: a kernel may be installed meanwhile."""
+"""How often files are written and entries generated until nothing is left to do: kernels come meanwhile."""
 
 
 # -- which loader --------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class _Plan:
         self.originals = dict(known["originals"]) if known else {}
 
     def make(self):
-        """Look, and decide: ``seen``, ``settings``, ``origin``, ``written``, ``kept``, ``edits``, ``because``, ``changed``."""
+        """Look, and decide what is written, and whether anything is to be done and why."""
         self.look()
         self.decide()
         self.edits = self.needed(self.owned)
@@ -242,7 +242,7 @@ class _Plan:
         return self.owned + [token for token in self.written if token not in self.owned]
 
     def needed(self, owned):
-        """The edits that are still to be made. A kernel may have been installed meanwhile: never from a list of before."""
+        """The edits that are still to be made, by what is there now: a kernel may have been installed meanwhile."""
         found = self.loader.edits(self.host, self.written, owned)
         if not self.written:
             found = record.restored(self.host, found, self.originals)

@@ -160,31 +160,55 @@ def a_failing_generator_puts_everything_back(make, name, ignore=(), broken=None,
 
 
 def a_killed_run_is_finished_by_the_next(make, name, ignore=(), **more):
-    """Killed after each single write, removal and command, on the way there and on the way back."""
-    for way in ("there", "back"):
-        point = 0
-        while True:
-            host = make()
-            before = tree(host, ignore)
-            if way == "back":
-                go(host)
-            killed = kill_after(host, point)
-            try:
-                go(host, state="present" if way == "there" else "absent")
-            except Killed:
-                pass
-            alive(host)
-            go(host, state="present" if way == "there" else "absent")
-            if way == "there":
-                in_force(host, name, WANTED)
-                assert record.read(host)["pending"] is False
-                assert go(host)["changed"] is False
-                go(host, state="absent")
-            same_tree(host, before, ignore)
-            if not killed():
-                break
-            point += 1
-        assert point > 1
+    """Killed after each single write, removal and command, on the way there."""
+    def finished(host):
+        go(host)
+        in_force(host, name, WANTED)
+        assert record.read(host)["pending"] is False
+        assert go(host)["changed"] is False
+
+    _each_death(make, ignore, lambda host: None, go, finished)
+
+
+def a_killed_change_of_mind_is_finished_by_the_next(make, name, ignore=(), **more):
+    """Killed while one list takes the place of another: nothing of the first may stay behind."""
+    def finished(host):
+        go(host, OTHER)
+        in_force(host, name, OTHER)
+        for entry in managed(host, name):
+            assert WANTED[0] not in entry["tokens"]
+        settings = cmdline.backend(name).configured(host)[0]
+        assert settings is None or WANTED[0] not in settings
+
+    _each_death(make, ignore, go, lambda host: go(host, OTHER), finished)
+
+
+def a_killed_way_back_is_finished_by_the_next(make, name, ignore=(), **more):
+    """Killed while everything of ours goes."""
+    back = {"state": "absent"}
+    _each_death(make, ignore, go, lambda host: go(host, **back), lambda host: go(host, **back))
+
+
+def _each_death(make, ignore, first, dying, finish):
+    """``dying`` is cut off after each change that it makes, ``finish`` mends it, and the way back is exact."""
+    point = 0
+    while True:
+        host = make()
+        before = tree(host, ignore)
+        first(host)
+        killed = kill_after(host, point)
+        try:
+            dying(host)
+        except Killed:
+            pass
+        alive(host)
+        finish(host)
+        go(host, state="absent")
+        same_tree(host, before, ignore)
+        if not killed():
+            break
+        point += 1
+    assert point > 1
 
 
 def kill_after(host, point):
@@ -219,4 +243,6 @@ PROMISES = (
     an_empty_list_matches_nothing,
     a_failing_generator_puts_everything_back,
     a_killed_run_is_finished_by_the_next,
+    a_killed_change_of_mind_is_finished_by_the_next,
+    a_killed_way_back_is_finished_by_the_next,
 )

@@ -372,7 +372,8 @@ def test_the_entry_that_boots_by_itself_is_told_by_the_saved_one(host):
 
 
 def efi(host, name, text):
-    host.write("%s/%s-%s" % (booted.EFIVARS, name, booted.LOADER_GUID), b"\x06\0\0\0" + text.encode("utf-16-le") + b"\0\0")
+    data = b"\x06\0\0\0" + text.encode("utf-16-le") + b"\0\0"
+    host.write("%s/%s-%s" % (booted.EFIVARS, name, booted.LOADER_GUID), data)
 
 
 def test_grub_that_tells_its_name_is_grub(host):
@@ -386,7 +387,7 @@ def test_grub_that_tells_its_name_is_grub(host):
     [
         (lambda host: efi(host, "LoaderInfo", "systemd-boot 252.39-1"), "LoaderInfo says systemd-boot 252.39-1"),
         (lambda host: efi(host, "StubInfo", "systemd-stub 252"), "a unified kernel image"),
-        (lambda host: host.write("/proc/cmdline", "BOOT_IMAGE=vmlinuz initrd=initrd.img ro\n"), "syslinux or a network"),
+        (lambda host: host.write("/proc/cmdline", "BOOT_IMAGE=vmlinuz initrd=i ro\n"), "syslinux or a network"),
         (lambda host: host.write("/proc/cmdline", "ro\n"), "no BOOT_IMAGE="),
     ],
 )
@@ -552,6 +553,27 @@ def test_a_menu_without_the_former_default_does_not_take_its_place(host):
     with pytest.raises(HostError, match="the default entry '%s' is no longer there" % title):
         go(host)
     assert host.tree() == before
+
+
+def test_our_own_entry_never_becomes_the_default(host):
+    """A number that was one too many would now be that of the fallback entries."""
+    header = host.read("/etc/grub.d/00_header")
+    host.write("/etc/grub.d/00_header", header.replace('default="0"', 'default="2"'), mode=0o755)
+    host.mkconfig(["grub-mkconfig", "-o", MENU])
+    before = host.tree()
+    with pytest.raises(HostError, match="the default would be 'Without VFIO: Debian.*correct it first"):
+        go(host)
+    assert host.tree() == before
+
+
+def test_a_fallback_entry_that_was_chosen_stays_chosen(host):
+    go(host)
+    header = host.read("/etc/grub.d/00_header")
+    host.write("/etc/grub.d/00_header", header.replace('default="0"', 'default="2"'), mode=0o755)
+    host.mkconfig(["grub-mkconfig", "-o", MENU])
+    result = go(host, ["iommu=pt"])
+    assert result["changed"] is True
+    assert "boots without iommu=pt" in result["warnings"][-1]
 
 
 def test_the_menu_keeps_its_language(host):

@@ -29,8 +29,8 @@ def test_the_menu_of_debian_12():
 
 
 def test_default_by_identifier_below_a_submenu():
-    menu = grub_menu.parse_menu(menu_text().replace('set default="0"', 'set default="gnulinux-advanced-%s>gnulinux-6.0.0-1-amd64-advanced-%s"' % (
-        (UUID, UUID))))
+    chosen = "gnulinux-advanced-%s>gnulinux-6.0.0-1-amd64-advanced-%s" % (UUID, UUID)
+    menu = grub_menu.parse_menu(menu_text().replace('set default="0"', 'set default="%s"' % chosen))
     assert grub_menu.default_entry(menu)["kernel"] == "6.0.0-1-amd64"
 
 

@@ -20,10 +20,11 @@ def broken(host):
     host.fail = fail
 
 
+SUSE = "A=1\nGRUB_CMDLINE_LINUX_DEFAULT='quiet  '"  # no end of line
+
 HOSTS = {
     "grub": {},
-    "grub_in_place": {"drop_ins": False},
-    "grub_in_place grub2": {"drop_ins": False, "prefix": "grub2", "defaults": "A=1\nGRUB_CMDLINE_LINUX_DEFAULT='quiet  '"},
+    "grub_in_place grub2": {"drop_ins": False, "prefix": "grub2", "defaults": SUSE},
 }
 
 

@@ -320,15 +320,18 @@ def unfit(host, before, path, settings):
     for entry in seen["entries"]:
         if entry["managed"] and not tokens.in_order(entry["tokens"], expected):
             reasons.append(
-                "entry %r has %s, expected is %s" % (entry["title"], tokens.join(entry["tokens"]), tokens.join(expected))
+                "entry %r has %s, expected is %s"
+                % (entry["title"], tokens.join(entry["tokens"]), tokens.join(expected))
             )
-    saved = saved_entry(host)
-    if before and grub_menu.default_entry(before, saved) and loader.default_of(seen) is None:
+    was = grub_menu.default_entry(before, saved_entry(host)) if before else None
+    default = loader.default_of(seen)
+    if was is not None and default is None:
+        reasons.append("the default entry %r is no longer there" % was["title"])
+    if default is not None and loader.ours(default["id"]) and not (was and loader.ours(was["id"])):
         reasons.append(
-            "the default entry %r is no longer there" % grub_menu.default_entry(before, saved)["title"]
+            "the default would be %r: GRUB_DEFAULT names no entry of the menu as it is, correct it first"
+            % default["title"]
         )
-    if loader.default_of(seen) is not None and loader.ours(loader.default_of(seen)["id"]):
-        reasons.append("the default would be %r" % loader.default_of(seen)["title"])
     return reasons
 
 
@@ -438,10 +441,11 @@ def trial_obstacles(host):
     except HostError as exc:
         reasons.append("whether GRUB can write to %s is not known: %s" % (path, exc))
         return reasons
+    stays = "%s is on %s, where GRUB cannot write: an entry chosen once would stay"
     if layers:
-        reasons.append("%s is on %s, where GRUB cannot write: an entry chosen once would stay" % (path, " ".join(layers)))
+        reasons.append(stays % (path, " ".join(layers)))
     if kind not in WRITABLE:
-        reasons.append("%s is on %s, where GRUB cannot write: an entry chosen once would stay" % (path, kind or "?"))
+        reasons.append(stays % (path, kind or "?"))
     return reasons
 
 

@@ -128,7 +128,8 @@ def parse_menu(text):
             entry = inside["entry"]
             entry["body"].append(line)
             if command in LINUX and len(found) > 1 and entry["image"] is None:
-                entry.update(image=found[1], kernel=version_of(found[1]), tokens=[for_kernel(word) for word in found[2:]])
+                entry.update(image=found[1], kernel=version_of(found[1]))
+                entry["tokens"] = [for_kernel(word) for word in found[2:]]
             elif command in INITRD:
                 entry["initrds"] = found[1:]
         elif command == "set" and len(found) > 1 and found[1].startswith("default="):
