@@ -81,10 +81,10 @@ def test_each_host_is_asked_by_its_name(tmp_path):
 @pytest.mark.skipif(not os.path.exists(PLAYER), reason="no ansible-playbook beside this Python")
 def test_without_a_terminal_no_host_is_rebooted(tmp_path):
     output = play(tmp_path, "ask", {"a": "yes", "b": "yes", "c": "yes"}, terminal=False)
-    assert rebooted(output) == [] and output.count("must be rebooted") == 3, output
+    assert rebooted(output) == [] and set(re.findall(r"(\w) must be rebooted", output)) == set("abc"), output
 
 
 @pytest.mark.skipif(not os.path.exists(PLAYER), reason="no ansible-playbook beside this Python")
 def test_never_stops_before_anything(tmp_path):
     output = play(tmp_path, "never", {})
-    assert rebooted(output) == [] and output.count("must be rebooted") == 3, output
+    assert rebooted(output) == [] and set(re.findall(r"(\w) must be rebooted", output)) == set("abc"), output
