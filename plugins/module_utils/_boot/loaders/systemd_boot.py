@@ -19,10 +19,8 @@ others, whether those have one or not, so that they are never the default.
 from __future__ import annotations
 
 import fnmatch
-import os
 import posixpath
 import re
-import tempfile
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted as boots
 from ansible_collections.vfio.host.plugins.module_utils._boot import edits as transaction
@@ -654,30 +652,16 @@ def same(host, one, other):
                 return True
 
 
-def copy(host, source, target, offset=0, length=None):
-    """A file, or a part of it, put in the place of another once it is complete. Raises HostError."""
-    folder = posixpath.dirname(target)
+def copy(host, source, target):
+    """A file put in the place of another once it is complete. Raises HostError."""
+    aside = posixpath.dirname(target) + "/.vfio-host-complete"  # what is left of it is cleaned away like any other
+    there = host.stat(target)
     try:
         transaction.clean(host, [target])
-        os.makedirs(host.path(folder), mode=0o755, exist_ok=True)
-        fd, dummy = tempfile.mkstemp(prefix=".vfio-host-", dir=host.path(folder))
-        temporary = folder + "/" + posixpath.basename(dummy)
-        try:
-            with open(host.path(source), "rb") as reading, os.fdopen(fd, "wb") as writing:
-                reading.seek(offset)
-                left = os.fstat(reading.fileno()).st_size - offset if length is None else length
-                while left > 0:
-                    data = reading.read(min(left, 1 << 20))
-                    if not data:
-                        raise HostError("%s became shorter while it was copied" % source)
-                    writing.write(data)
-                    left -= len(data)
-            there = host.stat(target)
-            host.replace(temporary, target, mode=there.st_mode & 0o7777 if there else 0o644)
-        except BaseException:
-            host.remove(temporary)
-            raise
+        host.copy(source, aside, mode=there.st_mode & 0o7777 if there else 0o644)
+        host.replace(aside, target)
     except OSError as exc:
+        host.remove(aside)
         raise HostError("copying %s to %s: %s" % (source, target, exc.strerror)) from exc
 
 
