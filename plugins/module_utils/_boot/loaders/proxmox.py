@@ -10,7 +10,7 @@ Two ways, told apart by what booted, as the tool does it for each partition:
 
 - systemd-boot: the first line of ``/etc/kernel/cmdline`` is the command line of every entry (the tool reads no other
   line, and ends without a word to the caller where ``root=`` is missing in it).
-- GRUB (a BIOS, or ``EFI/proxmox/grubx64.efi`` on the partition): a drop-in, as on Debian; the tool runs ``update-grub``
+- GRUB (a BIOS, or GRUB in ``EFI/proxmox`` on the partition): a drop-in, as on Debian; the tool runs ``update-grub``
   with the partition in the place of ``/boot``.
 
 ``proxmox-boot-tool refresh`` skips a partition that it cannot mount or does not know, and still ends with 0. So every
@@ -50,6 +50,7 @@ REFRESH_TIMEOUT = 900.0
 
 UUID = re.compile(r"^[0-9a-fA-F]{4}-[0-9a-fA-F]{4}$")
 SYSTEMD_BOOT, GRUB = "systemd-boot", "grub"
+GRUB_BINARIES = ("grubx64.efi", "grubaa64.efi")
 CHUNK = 1 << 30
 
 
@@ -123,7 +124,7 @@ def partition(host, uuid):
 
 def kind(host, folder):
     """How a partition starts this machine, by the tool's own rule; None: it skips it."""
-    if host.isdir(boots.EFI) and not host.exists(folder + "/EFI/proxmox/grubx64.efi"):
+    if host.isdir(boots.EFI) and not any(host.exists(folder + "/EFI/proxmox/" + name) for name in GRUB_BINARIES):
         ready = host.exists(folder + "/loader/loader.conf") and host.isdir(folder + "/EFI/proxmox")
         return SYSTEMD_BOOT if ready else None
     return GRUB if host.isdir(folder + "/grub") else None

@@ -24,6 +24,7 @@ CMDLINE = "/etc/kernel/cmdline"
 SPACE = "[ \t\n\r\f\v]"
 NOTHING = (
     "add-kernel", "make-default", "set-default", "remove-kernel", "initrd", "title", "default-kernel",
+    "no-etc-grub-update",
 )  # fmt: skip
 
 
@@ -38,9 +39,9 @@ def run(host, argv, stdin=None, defaults_pattern="GRUB_CMDLINE_LINUX="):
         name, equals, value = word[2:].partition("=")
         if name in NOTHING:
             raise NotImplementedError(name)
-        if name not in ("update-kernel", "args", "remove-args", "info", "env", "no-etc-grub-update"):
+        if name not in ("update-kernel", "args", "remove-args", "info", "env"):
             return Result(argv, 1, "", "grubby: unrecognized option '--%s'\n" % name)
-        options[name] = value if equals or name.startswith("no-") else rest.pop(0)
+        options[name] = value if equals else rest.pop(0)
     if len(argv) == 1:
         return Result(argv, 1, "", "no action specified\n")
     if "update-kernel" not in options and (options.get("args") or options.get("remove-args")):
@@ -149,7 +150,7 @@ def _update(host, argv, items, environment, options, defaults_pattern):
         return Result(argv, 0)
     if param == "ALL":
         text = host.read(DEFAULTS)
-        if text is not None and "no-etc-grub-update" not in options:
+        if text is not None:
             old = _shell(text)
             if old:
                 new = 'GRUB_CMDLINE_LINUX="%s"' % changed(old, remove, add)

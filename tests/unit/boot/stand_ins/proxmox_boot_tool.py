@@ -19,6 +19,7 @@ from ansible_collections.vfio.host.tests.unit.boot.stand_ins import mount
 UUIDS = "/etc/kernel/proxmox-boot-uuids"
 CMDLINE = "/etc/kernel/cmdline"
 ROOT = "/var/tmp/espmounts"
+PIN = "/etc/default/grub.d/proxmox-kernel-pin.cfg"
 
 
 def run(host, argv, stdin=None):
@@ -127,6 +128,7 @@ def _copy(host, folder, grub, line, said):
 
 def _remove_old(host, folder, grub, said):
     known = kernels(host)
+    pin = host.read("/etc/kernel/next-boot-pin") or host.read("/etc/kernel/proxmox-boot-pin") or ""
     if grub:
         for name in host.listdir(folder):
             version = name[len("vmlinuz-"):]
@@ -134,9 +136,9 @@ def _remove_old(host, folder, grub, said):
                 said.append("\tRemoving old version %s" % version)
                 host.remove("%s/vmlinuz-%s" % (folder, version))
                 host.remove("%s/initrd.img-%s" % (folder, version))
+        _pin_grub(host, first_line(pin))
         host.write(folder + "/grub/grub.cfg", _menu(host), mode=0o600)
         return
-    pin = host.read("/etc/kernel/next-boot-pin") or host.read("/etc/kernel/proxmox-boot-pin") or ""
     wanted = "proxmox-%s.conf" % first_line(pin) if first_line(pin) else "proxmox-*"
     path = folder + "/loader/loader.conf"
     text = host.read(path)
@@ -149,6 +151,15 @@ def _remove_old(host, folder, grub, said):
                 host.remove("%s/EFI/proxmox/%s/%s" % (folder, version, name))
             os.rmdir(host.path(folder + "/EFI/proxmox/" + version))
             host.remove("%s/loader/entries/proxmox-%s.conf" % (folder, version))
+
+
+def _pin_grub(host, version):
+    if not version:
+        host.remove(PIN)
+        return
+    found = re.findall(r"gnulinux-advanced-(.+)['] \{$", host.read("/boot/grub/grub.cfg") or "", re.M)
+    root = "\n".join(found)
+    host.write(PIN, 'GRUB_DEFAULT="gnulinux-advanced-%s>gnulinux-%s-advanced-%s"\n' % (root, version, root))
 
 
 def _menu(host):

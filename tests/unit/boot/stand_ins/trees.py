@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+
 MACHINE = "7b92728670d64c65879a91ae405012ed"
 HEADER = "# GRUB Environment Block\n"
 
@@ -110,6 +112,7 @@ def rhel8(host, release="8.10"):
         'GRUB_TIMEOUT=5\nGRUB_DEFAULT=saved\nGRUB_CMDLINE_LINUX="%s"\nGRUB_ENABLE_BLSCFG=true\n'
         % root.split(" ", 2)[2],
     )
+    os.makedirs(host.root + "/etc/kernel")
     host.write("/etc/machine-id", MACHINE + "\n")
     host.write("/etc/os-release", 'NAME="Red Hat Enterprise Linux"\nVERSION="%s (Ootpa)"\nID="rhel"\n' % release)
     host.write("/proc/cmdline", "BOOT_IMAGE=(hd0,gpt2)/vmlinuz-%s %s\n" % (versions[1], root))
