@@ -71,6 +71,7 @@ notes:
   - A pool is never made smaller than what is in use or promised to a process.
   - A pool that somebody else sets at each boot too (C(vm.nr_hugepages) in a file of C(sysctl.d), another file in
     C(tmpfiles.d)) is refused with the name of the file.
+  - A pool of the machine becomes pools of its nodes, or the other way round, by way of O(state=absent).
   - A guest of libvirt uses them with C(<memoryBacking><hugepages/>). A size that is not the kernel's default needs a
     mount of C(hugetlbfs) with this C(pagesize=) as well.
 seealso:

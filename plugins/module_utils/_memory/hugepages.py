@@ -187,6 +187,10 @@ def _steps(host, wanted, record, partial):
                       "before": entry["before"] if entry else pool["total"]})
     named = {step["folder"] for step in steps}
     for folder in sorted(set(record) - named):
+        if any(_overlap(folder, other) for other in named):
+            # What each node had before a total for the machine was set, or the other way round, nobody knows
+            raise ValueError("pages: %s were set by an earlier run, and now %s; run it with state: absent first"
+                             % (describe(folder), ", ".join(describe(o) for o in sorted(named) if _overlap(folder, o))))
         entry, pool = record[folder], read_pool(host, folder)
         target = restore_target(entry, pool["total"]) if pool else None
         if pool is None:
@@ -198,6 +202,12 @@ def _steps(host, wanted, record, partial):
             steps.append({"folder": folder, "pool": pool, "target": pool["total"] if target is None else target,
                           "wanted": None, "before": entry["before"]})
     return steps, warnings
+
+
+def _overlap(one, other):
+    """Whether one is a pool of the machine and the other a node's part of it."""
+    (node, size), (other_node, other_size) = POOL.match(one).groups(), POOL.match(other).groups()
+    return size == other_size and (node is None) != (other_node is None)
 
 
 def _there(host):

@@ -203,6 +203,17 @@ def test_promised_pages_are_never_taken(host, pages):
     assert go(host, *pages)["changed"]
 
 
+@pytest.mark.parametrize("first, then", [([total(48)], [total(40, node=0)]), ([total(40, node=0)], [total(48)])])
+def test_from_the_machine_to_its_nodes_by_way_of_absent(host, first, then):
+    go(host, *first)
+    before = host.tree()
+    with pytest.raises(ValueError, match="were set by an earlier run.*state: absent first"):
+        go(host, *then)
+    assert host.tree() == before
+    go(host, state="absent")
+    assert go(host, *then)["changed"] and not go(host, *then)["changed"]
+
+
 def test_what_somebody_has_set_since_stays(host):
     go(host, total(100))
     host.write_sysfs(WHOLE + "/nr_hugepages", "300")
