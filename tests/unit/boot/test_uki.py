@@ -225,6 +225,27 @@ def test_evidence(debian, tmp_path_factory):
     assert evidence(ArchUki(str(tmp_path_factory.mktemp("arch"))))[1] == []
 
 
+@pytest.mark.parametrize("entry, stub", [("-vfio-host-trial.conf", False), ("-vfio-host-fallback-6.1.conf", True)])
+def test_in_an_entry_of_ours_the_default_tells(debian, tmp_path_factory, entry, stub):
+    from ansible_collections.vfio.host.tests.unit.boot.systemd_boot_host import Debian
+
+    debian.text_variable("LoaderEntrySelected", entry)
+    if not stub:
+        debian.remove("%s/StubInfo-%s" % (booted.EFIVARS, booted.LOADER_GUID))
+    assert cmdline.detect(debian)[0].NAME == "uki"
+    host = Debian(str(tmp_path_factory.mktemp("host")))
+    host.text_variable("LoaderEntrySelected", entry)
+    assert cmdline.detect(host)[0].NAME == "systemd_boot"
+    # the same, with an image of this system beside its entries
+    host.put("/etc/kernel/install.conf", "layout=uki\n")
+    host.put("/usr/bin/ukify", "")
+    host.put("/boot/efi/EFI/Linux/%s-%s.efi" % (MACHINE, NEW), uki_files.uki(NEW, LINE))
+    host.put("/boot/efi/loader/loader.conf", "default %s-*.conf\n" % MACHINE)
+    assert cmdline.detect(host)[0].NAME == "systemd_boot"
+    host.put("/boot/efi/loader/loader.conf", "default %s-*.efi\n" % MACHINE)
+    assert cmdline.detect(host)[0].NAME == "uki"
+
+
 def test_without_stub_info_the_entry_tells(debian):
     debian.remove("%s/StubInfo-%s" % (booted.EFIVARS, booted.LOADER_GUID))
     assert cmdline.detect(debian)[0].NAME == "uki"

@@ -480,14 +480,25 @@ def evidence(host, booted):
     """Sentences for and against systemd-boot having started this system from an entry, see :mod:`_boot.loader`."""
     found, against = common_evidence(host, booted)
     selected = booted["entry"] or ""
-    if booted["stub"]:
+    own = ours(key_of(selected))
+    if booted["stub"] and not own:
         against.append("%s ran: a unified kernel image was started" % booted["stub"])
+    elif own:  # of both backends
+        found.append("the booted entry is %s, one of our own" % selected)
+        if not against and not unusable(host) and not cares_for_default(host, ordinary(host, read_entries(host))):
+            against.append("the default entry is not one of loader/entries")
     elif selected.lower().endswith(".efi"):
         against.append("the booted entry %s is a unified kernel image" % selected)
     elif selected:
         found.append("the booted entry is %s" % selected)
     against.extend(unusable(host))
     return found, against
+
+
+def cares_for_default(host, managed):
+    """Whether the default entry is among these: in a trial or a fallback it tells what the host ordinarily boots."""
+    default = default_item(host, read_entries(host))
+    return default is not None and default["path"] in [item["path"] for item in managed]
 
 
 def common_evidence(host, booted):

@@ -103,7 +103,7 @@ def maker(host):
         generator = configured_layout.get("uki_generator") or "ukify"
         if generator != "ukify":
             return None, ["uki_generator=%s in install.conf is not supported" % generator]
-        if not host.which("ukify"):
+        if not host.which("ukify") and not host.exists("/usr/lib/systemd/ukify"):
             return None, ["layout=uki in install.conf, and ukify is not installed"]
         return "kernel-install", []
     if images:
@@ -149,7 +149,13 @@ def managed_items(host, items):
 
 def evidence(host, booted):
     found, against = [], []
-    if booted["stub"]:
+    if ours(menu.key_of(booted["entry"] or "")) and (booted["loader"] or "").startswith("systemd-boot"):
+        found, against = menu.common_evidence(host, booted)
+        found.append("the booted entry is %s, one of our own" % booted["entry"])
+        if not against and not unusable(host):
+            if not menu.cares_for_default(host, managed_items(host, menu.read_entries(host))):
+                against.append("the default entry is no unified kernel image of this system")
+    elif booted["stub"]:
         found.append("%s ran: a unified kernel image was started" % booted["stub"])
         if booted["loader"]:
             found, against = found + menu.common_evidence(host, booted)[0], menu.common_evidence(host, booted)[1]
