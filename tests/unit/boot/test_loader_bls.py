@@ -74,9 +74,11 @@ def test_there_and_back(host):
 def test_what_makes_the_next_boot_unsafe_is_told(host):
     host.remove("/boot/initramfs-6.9.4-200.fc40.x86_64.img")
     host.write("/boot/vmlinuz-7.0", "")
+    host.write("/boot/vmlinuz-8.0.rpmsave", "")
     problems = "\n".join(bls.view(host)["problems"])
     assert "/initramfs-6.9.4-200.fc40.x86_64.img does not exist" in problems
     assert "the installed kernel 7.0 has no entry" in problems
+    assert "rescue" not in problems and "8.0" not in problems
 
 
 def test_a_saved_entry_that_is_gone_means_the_first(host):

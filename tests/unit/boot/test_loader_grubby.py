@@ -73,8 +73,11 @@ def test_what_else_may_have_booted_or_is_left_over_is_refused(fedora, path, text
 
 def test_without_grubby_it_is_the_other_backend(fedora):
     fedora.uninstall("grubby")
-    assert any("grubby is not installed" in reason for reason in grubby.unusable(fedora))
-    assert bls.unusable(fedora) == []
+    assert any("no host of the Fedora family" in reason for reason in grubby.unusable(fedora))
+    assert evidence(bls, fedora)[1] == []
+    fedora.write("/usr/lib/kernel/install.d/20-grub.install", "")
+    assert grubby.unusable(fedora) == []
+    assert any("20-grub.install is installed" in sentence for sentence in evidence(bls, fedora)[1])
 
 
 def test_every_ordinary_entry_and_the_next_kernel_get_ours_and_nothing_else_moves(host):

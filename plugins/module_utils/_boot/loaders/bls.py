@@ -4,7 +4,7 @@
 
 # Private to the vfio.host collection: no promise is made to code outside it.
 
-"""GRUB that reads Boot Loader Specification entries (``blscfg``), on a host without grubby.
+"""GRUB that reads Boot Loader Specification entries (``blscfg``), on a host that is not of the Fedora family.
 
 The entries in ``/boot/loader/entries`` are what boots: each one's ``options`` line is edited in place, and
 ``/etc/kernel/cmdline`` for the kernels to come. Nothing is generated. ``loaders/grubby.py`` is this with the files
@@ -27,7 +27,7 @@ import re
 from ansible_collections.vfio.host.plugins.module_utils._boot import entries, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as boot_loader
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import FALLBACK_ID, OFF, TRIAL_ID, Edit, ours
-from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub_common
+from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub_common, grub_menu
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 NAME = "bls"
@@ -36,6 +36,8 @@ FOLDERS = ("/boot/loader/entries", "/boot/efi/loader/entries", "/efi/loader/entr
 DEFAULTS = grub_common.DEFAULTS
 CMDLINE = "/etc/kernel/cmdline"
 VENDOR_CMDLINE = "/usr/lib/kernel/cmdline"
+FEDORA = "/usr/lib/kernel/install.d/20-grub.install"
+"""What makes the entries of new kernels in the Fedora family."""
 
 ENVIRONMENT_HEADER = "# GRUB Environment Block\n"
 FIRST = "~"
@@ -239,10 +241,17 @@ def _default_name(host, items, known):
 def evidence(host, booted):
     """Sentences for and against this loader having started the system, see :mod:`_boot.loader`."""
     found, against = common_evidence(host, booted)
-    if host.which("grubby"):
-        against.append("grubby is installed: the backend grubby is for this host")
+    if family(host):
+        against.append("%s: the backend grubby is for this host" % family(host))
     against.extend(unusable(host))
     return found, against
+
+
+def family(host):
+    """What says that this is a host of the Fedora family, or None."""
+    if host.which("grubby"):
+        return "grubby is installed"
+    return "%s is installed" % FEDORA if host.exists(FEDORA) else None
 
 
 def common_evidence(host, booted):
@@ -414,7 +423,9 @@ def view(host):
     with_entry = [one["kernel"] for one in found if not ours(one["id"])]
     for name in host.listdir("/boot"):
         version = name[len("vmlinuz-"):]
-        if name.startswith("vmlinuz-") and version not in with_entry and not RESCUE.search("-" + version):
+        if not name.startswith("vmlinuz-") or grub_menu.GARBAGE.search(name) or RESCUE.search(version):
+            continue
+        if version not in with_entry:
             problems.append("the installed kernel %s has no entry in %s" % (version, folder))
     return boot_loader.view(found, problems)
 
