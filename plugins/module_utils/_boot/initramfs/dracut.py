@@ -89,7 +89,6 @@ HOOK_TEXT = r"""#!/bin/sh
 KERNEL_HOOKS = (
     "/etc/kernel/postinst.d/dracut",
     "/usr/lib/kernel/install.d/50-dracut.install",
-    "/lib/kernel/install.d/50-dracut.install",
     "/usr/lib/module-init-tools/regenerate-initrd-posttrans",
     "/usr/share/libalpm/hooks/90-dracut-install.hook",
     "/etc/pacman.d/hooks/90-dracut-install.hook",
