@@ -78,7 +78,7 @@ def noted(host, edits, originals, owned):
     found = dict(originals)
     for edit in edits:
         was = originals.get(edit.path)
-        if edit.own or edit.before == edit.after or was and edit.after == was["text"]:
+        if edit.own or edit.before == edit.after:
             continue
         new = digest(edit.after)
         if was is None:

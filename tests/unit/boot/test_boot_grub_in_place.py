@@ -104,6 +104,9 @@ def test_the_original_comes_back_with_its_mode(tmp_path):
     assert host.stat(SETTINGS).st_mode & 0o777 == 0o640
     assert record.read(host)["originals"][SETTINGS]["text"] == text
     go(host, ["iommu=pt"])
+    assert record.read(host)["originals"][SETTINGS] == {
+        "text": text, "mode": 0o640, "after": record.digest(host.read(SETTINGS)),
+    }
     go(host, state="absent")
     assert host.tree() == before
 
