@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted, edits, entries, loader, record, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import systemd_boot
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
-from ansible_collections.vfio.host.tests.unit.boot import loader_contract
+from ansible_collections.vfio.host.tests.unit.boot import loader_contract, uki_files
 from ansible_collections.vfio.host.tests.unit.boot.systemd_boot_host import (
     LINE,
     MACHINE,
@@ -273,6 +273,27 @@ def test_our_own_entries_are_never_first(debian, keys, info):
     assert len(order) == 5
     assert order[:2] == ["%s-%s" % (MACHINE, NEW), "%s-%s" % (MACHINE, OLD)]
     assert default(debian)["kernel"] == NEW
+
+
+RECORDED = ["u.efi", MACHINE + "-2.conf", MACHINE + "-1.conf", "-vfio-host-trial.conf",
+            "-vfio-host-fallback-2.conf", "-vfio-host-fallback-1.conf"]  # fmt: skip
+"""LoaderEntries as systemd-boot 252.39-1~deb12u2 and 257.13-1~deb13u1 left it in a machine with these entries."""
+
+
+@pytest.mark.parametrize("key", ["debian", None])
+def test_the_order_is_the_one_that_the_real_loader_has(debian, key):
+    shutil.rmtree(debian.path(ENTRIES))
+    for name in RECORDED:
+        version = name.rsplit("-", 1)[1][0] if "trial" not in name and ".conf" in name else "2"
+        text = "title D\nversion %s\nlinux /linux\ninitrd /i.img\noptions quiet\n" % version
+        if name.startswith(MACHINE) and key:
+            text += "sort-key %s\nmachine-id %s\n" % (key, MACHINE)
+        if name.endswith(".conf"):
+            debian.put(ENTRIES + name, text)
+        elif key:
+            debian.put("/boot/efi/EFI/Linux/" + name, uki_files.uki("6", "t=uki"))
+    assert [item["id"] for item in systemd_boot.read_entries(debian)] == [
+        name for name in RECORDED if key or name != "u.efi"]
 
 
 # -- fallback --------------------------------------------------------------------------------
