@@ -45,7 +45,8 @@ options:
     default: 6144
   esp:
     description:
-      - Size of the EFI system partition, in MiB, for an image that UEFI boots. Without one the image is for BIOS.
+      - Size of the EFI system partition, in MiB, for an image that UEFI boots; at least 40, since it is FAT32.
+      - Without one the image is for BIOS.
     type: int
     default: 0
   packages:
@@ -127,6 +128,8 @@ from ansible_collections.vfio.host.plugins.module_utils._lab import image
 
 TOOLS = ("mmdebstrap", "mke2fs", "debugfs", "sfdisk", "qemu-system-x86_64", "apt-get")
 
+SMALLEST_ESP = 40
+
 
 def main():
     module = AnsibleModule(
@@ -155,6 +158,8 @@ def main():
         supports_check_mode=True,
     )
     options = module.params
+    if options["esp"] and options["esp"] < SMALLEST_ESP:
+        module.fail_json(msg="esp %d: an EFI system partition has at least %d MiB" % (options["esp"], SMALLEST_ESP))
     recipe = {name: options[name] for name in ("suite", "packages", "offline_packages", "files", "size", "esp")}
     cache = os.path.abspath(options["cache"])
     key = image.digest(recipe, options["scripts"])

@@ -236,7 +236,8 @@ def partition_table(recipe):
 def _partition(host, disk, recipe, log):
     host.run(["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", disk], stdin=partition_table(recipe), log=log)
     if recipe.get("esp"):
-        host.run(["mkfs.vfat", "-F", "32", "-n", "LAB-ESP", "--offset", str(FIRST_START // SECTOR), disk,
+        # Small clusters: with fewer than 65525 of them the firmware takes it for FAT16, whatever it says itself.
+        host.run(["mkfs.vfat", "-F", "32", "-s", "1", "-n", "LAB-ESP", "--offset", str(FIRST_START // SECTOR), disk,
                   str(recipe["esp"] * 1024)], log=log)
 
 

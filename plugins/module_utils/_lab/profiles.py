@@ -257,6 +257,8 @@ def machine_arguments(profile, accelerator, name, memory, cpus, disk, console, m
     if firmware:
         argv += ["-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + _comma(firmware[0])]
         argv += ["-drive", "if=pflash,unit=1,format=raw,file=" + _comma(firmware[1])]
+        # The firmware would try each NIC in four ways, for minutes, when a disk does not boot.
+        argv += ["-global", "e1000e.romfile=", "-global", "rtl8139.romfile="]
     if profile != "amd":
         argv += ["-device", IOMMU[profile]]
     restrict = "off" if internet else "on"

@@ -178,6 +178,8 @@ def test_only_an_image_with_an_efi_system_partition_gets_a_filesystem_for_it(tmp
     image._partition(host, "/s/disk.img", dict(RECIPE, esp=esp), None)
     assert [argv[0] for argv in calls] == ["sfdisk"] + (["mkfs.vfat"] if esp else [])
     if esp:
+        assert "-s" in calls[1] and calls[1][calls[1].index("-s") + 1] == "1"
+        assert esp * image.MIB // 512 > 65525  # or the firmware reads it as FAT16
         assert calls[1][-4:] == ["--offset", "2048", "/s/disk.img", "65536"]  # sectors; KiB
 
 
