@@ -18,6 +18,7 @@ DEMO_RESULT_LINES = 10  # two for each guest and for the second run, one for eac
 LABS = os.path.join(bootstrap.BUILD, "lab")
 
 PYTEST_RESULT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed|deselected)")
+BOOTS = re.compile(r"^(\d+) passed, (\d+) failed", re.MULTILINE)
 TOPOLOGIES = re.compile(r"^(\d+) agree, (\d+) do not", re.MULTILINE)
 SANITY_TEST = re.compile(r'^Running sanity test "?([a-z0-9-]+)"?', re.MULTILINE)
 SANITY_PYTHON = re.compile(r'^Running sanity test .* (?:on|with) Python ([0-9.]+)', re.MULTILINE)
@@ -129,6 +130,23 @@ def amd(*steps):
     ]
 
 
+IMAGES = ("bookworm-grub", "bookworm-grub-efi-dracut", "trixie-grub-efi-dracut", "trixie-systemd-boot", "trixie-uki",
+          "trixie-grub-two-kernels")  # fmt: skip
+FAULTY = ("bookworm-grub", "trixie-systemd-boot", "trixie-uki")
+"""Where faults are tried: one image of each way of booting."""
+
+
+def boots(what, image, seconds):
+    """A boot configuration there and back, or its faults, on booted hosts. A killed run's host is taken down first."""
+    name = "boots-%s-%s" % (what[0], image)
+    return [
+        Stage("boot %s, %s" % (what, image), [["python", "tools/boots/run.py", what, "--image", image]], seconds, 4 * seconds,
+              required=False, count=boots_count),
+        Stage("boot %s, %s, down" % (what, image), [lab_playbook("lab_down", name)], 5, 180, required=False,
+              undoes="boot %s, %s" % (what, image)),
+    ]
+
+
 def topologies(name, seconds, *arguments):
     """Groups predicted with the IOMMU off against the kernel's with it on, on small emulated machines."""
     return [Stage(name, [["python", "tools/topologies/run.py"] + list(arguments)], seconds, 4 * seconds,
@@ -147,7 +165,9 @@ def test_all():
         Stage("the whole way and back", judged("all", "refuse", "check", "site", "groups", "guests", "second_run", "revert"),
               1200, 4000, required=False, count=one_check),
         Stage("lab of the whole way down", [lab_playbook("lab_down", "all")], 5, 180, required=False, undoes="lab of the whole way"),
-    ] + amd("site", "guests", "second_run", "revert")
+    ] + amd("site", "guests", "second_run", "revert") + [
+        stage for image in IMAGES for stage in boots("way", image, 1500)] + [
+        stage for image in FAULTY for stage in boots("faults", image, 5400)]
 
 
 def lab_up(name, variables):
@@ -182,6 +202,12 @@ def pytest_count(text, passed):
     counted = {kind: int(number) for number, kind in PYTEST_RESULT.findall(_pytest_closing(text))}
     failed = counted.get("failed", 0) + counted.get("error", 0) + counted.get("errors", 0)
     return counted.get("passed", 0), failed if passed else max(1, failed)
+
+
+def boots_count(text, passed):
+    found = BOOTS.search(text)
+    good, bad = (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+    return good, bad if passed else max(1, bad)
 
 
 def topology_count(text, passed):
