@@ -4,7 +4,6 @@
 # what has the name for removable disks then.
 set -eu
 [ "$1" = finish ] || exit 0
-umask 022
 mkdir -p /boot/efi
 mount /boot/efi
 grub-install --target=x86_64-efi --efi-directory=/boot/efi --no-nvram --force-extra-removable
