@@ -18,9 +18,10 @@ LITTLE_MEMORY = 4 * GIB
 LITTLE_BESIDE_HUGEPAGES = 2 * GIB
 FEW_CPUS = 4
 
-LOADERS = ("grub",)
-GENERATORS = ("initramfs-tools",)
-"""What the collection configures: LOADERS of _boot/cmdline.py, GENERATORS of _boot/initramfs/manage.py."""
+LOADERS = ("grub", "systemd-boot")
+GENERATORS = ("initramfs-tools", "dracut", "mkinitcpio")
+"""What the collection configures, in the words of the machine document: the backends of _boot/cmdline.py are all kinds
+of these two loaders; GENERATORS of _boot/initramfs/manage.py."""
 
 NOT_FOR_GUESTS = ("00", "05", "06", "08", "0780", "0c05", "0c07", "0c80", "10", "11", "13", "ff")
 """Beginnings of the classes of a board's own functions, which nobody assigns."""
