@@ -85,7 +85,7 @@ def check(host, seen):
 
 def apply(host, seen):
     boots = host.boot_id()
-    output, recap, seconds = host.playbook("site", "-vv", *arguments())
+    output, recap, seconds = host.playbook("site", *arguments())
     expect(host.boot_id() != boots, "the host was not rebooted")
     as_wanted(host)
     seen["trial"] = "vfio_host=trial" in host.cmdline()
