@@ -20,7 +20,9 @@ def run_module(module, args, check=False, diff=True):
     out = io.StringIO()
     # A test that imports from the controller (a filter's) would make warnings go to the screen instead.
     on_target = mock.patch("ansible.module_utils._internal.is_controller", False)
-    with testing.patch_module_args(arguments), on_target, contextlib.redirect_stdout(out):
+    # Warnings are kept for the whole process, and a module that runs in one of its own has none from before.
+    fresh = mock.patch.dict("ansible.module_utils.common.warnings._global_warnings", clear=True)
+    with testing.patch_module_args(arguments), on_target, fresh, contextlib.redirect_stdout(out):
         with pytest.raises(SystemExit):
             module.main()
     return json.loads(out.getvalue().strip().splitlines()[-1])
