@@ -32,7 +32,7 @@ options:
     description:
       - V(present) starts the lab unless it runs, from a fresh overlay.
       - V(absent) ends it and removes its folder.
-      - The others are for a lab that was started before, and keep its disks, the variables of its firmware and its keys.
+      - The others are for a lab that was started before. Its disks, its firmware's variables and its keys stay.
       - V(stopped) cuts the power. The machine gets no chance to write anything, as at a real power cut.
       - V(started) switches it on again unless it is on. V(restarted) cuts the power first if it is on.
       - The SSH port stays the same if it is free; the inventory and C(known_hosts) are right in any case.
@@ -275,7 +275,8 @@ def _stopped(module, lab):
 def _switched_on(module, lab):
     options, before = module.params, _known(lab).running()
     changed = not before or options["state"] == "restarted"
-    result = _result(module, changed, "on" if before else "off", "on, switched off and on" if before and changed else "on")
+    after = "on, switched off and on" if before and changed else "on"
+    result = _result(module, changed, "on" if before else "off", after)
     if module.check_mode:
         return result
     if changed:

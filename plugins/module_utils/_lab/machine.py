@@ -108,8 +108,8 @@ class Lab:
 
     # -- start -----------------------------------------------------------------------------
 
-    def start(self, image, profile, accelerator, memory, cpus, internet, timeout, reason="", firmware="bios", board=None,
-              wait=True):
+    def start(self, image, profile, accelerator, memory, cpus, internet, timeout, reason="", firmware="bios",
+              board=None, wait=True):
         """Boot from a fresh overlay over ``image`` and wait for SSH. Returns the facts.
 
         ``reason`` is why that accelerator was chosen; it is only written down. ``firmware`` is ``bios`` or ``efi``,
@@ -147,8 +147,9 @@ class Lab:
     def _power_on(self, facts):
         """Start QEMU as ``facts`` say, on the port that they name if it is free, and write all down."""
         for name, size in profiles.disks(facts["board"]).items():
-            if not os.path.exists(self.file("disk-%s.qcow2" % name)):
-                self.host.run(["qemu-img", "create", "-q", "-f", "qcow2", self.file("disk-%s.qcow2" % name), "%dM" % size])
+            disk = self.file("disk-%s.qcow2" % name)
+            if not os.path.exists(disk):
+                self.host.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "%dM" % size])
         for dummy in range(5):
             port = facts.pop("port", None) or free_port()
             pid = self._launch(port, facts)

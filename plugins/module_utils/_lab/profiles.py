@@ -102,7 +102,8 @@ def _said(change):
 
 def _entry(device, address, properties):
     values = dict(part.split("=", 1) for part in properties.split(",") if part)
-    return {"device": device, "address": address, "properties": properties, "bus": values["bus"], "id": values.get("id")}
+    return {"device": device, "address": address, "properties": properties,
+            "bus": values["bus"], "id": values.get("id")}
 
 
 def _place(text):

@@ -165,7 +165,8 @@ def powered(tmp_path, monkeypatch):
                 with open(argv[-1] + ending, "w", encoding="ascii") as handle:
                     handle.write(text)
         elif argv[0] == "qemu-img":
-            open(next(word for word in argv if word.startswith(str(tmp_path)) and word.endswith(".qcow2")), "wb").close()
+            disks = [word for word in argv if word.startswith(str(tmp_path)) and word.endswith(".qcow2")]
+            open(disks[0], "wb").close()
         return Result(argv, 0, "")
 
     lab = machine.Lab(Host(commands=run), "demo", str(tmp_path / "a long folder of states, " / ("x" * 120)))
