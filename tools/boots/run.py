@@ -64,12 +64,13 @@ def main(arguments):
         if args.what == "way":
             steps = [step for step in way.STEPS if not names or step.__name__ in names]
             start = [step.__name__ for step in steps].index(args.start) if args.start else 0
-            seen = {}
+            seen = host.remembered() if start else {}
             for step in steps[start:]:
                 if not one(host, step, seen):
                     failed += 1
                     break
                 passed += 1
+                host.remember(seen)
         else:
             for number, fault in enumerate(fault for fault in faults.FAULTS if not names or fault.__name__ in names):
                 if number:
