@@ -28,7 +28,7 @@ def exit_json(module, **result):
         module.exit_json(**result)
     module.do_cleanup_files()
     sys.stdout.write("\n%s\n" % json.dumps(dict(result, invocation={"module_args": module.params})))
-    sys.exit(0)
+    raise SystemExit(0)
 
 
 def _replaced(module):

@@ -537,13 +537,14 @@ class Host:
     def _feed(source, sink, length):
         """Copy ``length`` bytes to a filter; one that left early is no error here."""
         try:
-            with os.fdopen(source, "rb", buffering=0) as handle, sink:
-                while length > 0:
-                    data = handle.read(min(length, 1 << 16))
-                    if not data:
-                        break
-                    length -= len(data)
-                    sink.write(data)
+            with os.fdopen(source, "rb", buffering=0) as handle:
+                with sink:
+                    while length > 0:
+                        data = handle.read(min(length, 1 << 16))
+                        if not data:
+                            break
+                        length -= len(data)
+                        sink.write(data)
         except (OSError, ValueError):
             pass
 

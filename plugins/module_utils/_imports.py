@@ -36,5 +36,5 @@ def compile_once():
     if Importer not in sys.path_hooks:
         sys.path_hooks.insert(0, Importer)
         for path, importer in list(sys.path_importer_cache.items()):
-            if _OURS in path and type(importer) is zipimport.zipimporter:
+            if _OURS in path and isinstance(importer, zipimport.zipimporter) and not isinstance(importer, Importer):
                 del sys.path_importer_cache[path]

@@ -42,6 +42,11 @@ PASSTHROUGH_TOKENS = ("iommu.passthrough=1", "iommu.passthrough=y", "iommu.passt
 _OVERRIDE = re.compile(r"^(downstream|multifunction|id:[0-9a-f]{4}:[0-9a-f]{4})$")
 
 
+def _number(value):
+    """Whether it is a whole number; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def check_options(options):
     """The options with their defaults. Raises ValueError for an unknown one, or a value of another kind."""
     if not isinstance(options, dict):
@@ -50,7 +55,7 @@ def check_options(options):
         if name not in OPTIONS:
             raise ValueError("unknown option %s; there are %s" % (name, ", ".join(OPTIONS)))
         kind = type(OPTIONS[name])
-        if kind is str and value is None or name in ("host_reserve", "isolated_cpus") and type(value) is int:
+        if kind is str and value is None or name in ("host_reserve", "isolated_cpus") and _number(value):
             continue
         if not isinstance(value, kind):
             raise ValueError("%s: %r is no %s" % (

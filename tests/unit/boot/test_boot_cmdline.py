@@ -8,7 +8,7 @@ import os
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted, cmdline, edits, record
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import FALLBACK_ID
-from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, grub_common, grub_menu
+from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, grub_common
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError, Result
 from ansible_collections.vfio.host.tests.unit.boot.grub_host import CMDLINE, CUSTOM, GrubHost
 

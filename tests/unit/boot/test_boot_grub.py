@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
-from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, grub_common, grub_menu
+from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, grub_menu
 from ansible_collections.vfio.host.tests.unit.boot.grub_host import CUSTOM, GrubHost, menu_text
 
 MENU = "/boot/grub/grub.cfg"
@@ -110,7 +110,7 @@ def test_where_a_setting_comes_from():
 
 def test_record_and_render_agree():
     assert grub.parse_record(grub.render(["a=b", "c"])) == ["a=b", "c"]
-    old = grub.render(["a=b"]).split("# what")[0] + "# pending: not generated\n"
+    old = grub.render(["a=b"]).split("# what", maxsplit=1)[0] + "# pending: not generated\n"
     assert grub.parse_record(old) == ["a=b"]
     with pytest.raises(ValueError, match="not from this collection"):
         grub.parse_record("GRUB_TIMEOUT=1\n")

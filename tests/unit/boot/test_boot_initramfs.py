@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import initramfs_tools as tools
-from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import manage, modules, script
+from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import manage, modules
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, Result
 from ansible_collections.vfio.host.tests.unit.boot.cpio import archive
 from ansible_collections.vfio.host.tests.unit.boot.functions import AUDIO, GPU

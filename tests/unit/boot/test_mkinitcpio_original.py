@@ -92,7 +92,7 @@ class Real(stand_in.Machine):
         for version, path in self.made.items():
             self.run(["mkinitcpio", "-k", version, "-g", path])
 
-    def image(self, version, path, devices=asked.DEVICES, options=()):
+    def image(self, version, path, devices=asked.DEVICES, config=None):
         self.made = dict(getattr(self, "made", {}), **{version: path})
         self.write(path, "")
 
