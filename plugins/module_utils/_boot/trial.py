@@ -298,7 +298,7 @@ def _remove_folders(host, generator):
 
 
 def _print_of(host, loader):
-    """What must stay as it is: the default entry with its files, and how many ordinary entries there are."""
+    """What must stay as it is: the default entry with its files, and what every other entry says."""
     seen = loader.view(host)
     default = loaders.default_of(seen)
     if default is None:
@@ -309,7 +309,10 @@ def _print_of(host, loader):
         "kernel": default["kernel"],
         "tokens": default["tokens"],
         "files": {path: _sha256(host, path) for path in _loaded(default) if host.exists(path)},
-        "entries": [entry["id"] for entry in seen["entries"] if not loaders.ours(entry["id"])],
+        "entries": [
+            [entry["id"], entry["title"], entry["tokens"], entry["initrds"]]
+            for entry in seen["entries"] if not loaders.ours(entry["id"])
+        ],
     }
 
 
@@ -343,7 +346,8 @@ class _Plan:
 
     def _obstacles(self):
         if not supports(self.loader):
-            return ["the boot loader %s cannot start an entry once" % self.loader.NAME]
+            say = getattr(self.loader, "trial_obstacles", None)
+            return ["the boot loader %s cannot start an entry once" % self.loader.NAME] + (say(self.host) if say else [])
         reasons = list(self.loader.trial_obstacles(self.host))
         if not self.host.isdir("/run/systemd/system"):
             reasons.append("systemd does not run here: nothing would take the host back when nobody confirms")

@@ -255,6 +255,25 @@ def test_a_default_that_would_change_is_put_back(host, damage):
     assert host.tree() == before
 
 
+@pytest.mark.parametrize("change", [{"tokens": BASE + ["x"]}, {"title": "Other"}, {"initrds": ["/boot/other"]}])
+def test_another_entry_that_would_change_is_put_back(host, monkeypatch, change):
+    """An administrator's settings that were never generated would come with the trial."""
+    original = host.loader.view
+
+    def pending(host_):
+        seen = original(host_)
+        other = loaders.entry("other", "An older kernel", "5", BASE)
+        if any(entry["id"] == loaders.TRIAL_ID for entry in seen["entries"]):
+            other.update(change)
+        return loaders.view(seen["entries"] + [other])
+
+    monkeypatch.setattr(host.loader, "view", pending)
+    before = host.tree()
+    with pytest.raises(HostError, match="the default entry would not be what it was: entries"):
+        run(host)
+    assert host.tree() == before
+
+
 def test_an_image_of_the_default_that_would_change_is_found(host, monkeypatch):
     build = host.generator.build
 
