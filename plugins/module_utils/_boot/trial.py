@@ -31,6 +31,9 @@ DEVICES = FOLDER + "/devices"
 """The list that goes into the trial's image in the place of the host's own."""
 EXPIRED = FOLDER + "/expired"
 """Written by the timer's service: the host goes back since nobody confirmed in time."""
+CONFIRMED = FOLDER + "/confirmed"
+"""Keeps the timer from being started once more: whenever a unit starts, systemd starts what sysinit.target wants and
+is not active, so a timer that was only stopped comes back with the next login."""
 
 UNITS = "/etc/systemd/system"
 UNIT = "vfio-host-trial"
@@ -62,6 +65,7 @@ SERVICE_TEXT = HEADER + """\
 Description=Back to the ordinary boot entry: the trial boot was not confirmed in time
 DefaultDependencies=no
 ConditionKernelCommandLine=vfio_host=trial
+ConditionPathExists=!%(confirmed)s
 
 [Service]
 Type=oneshot
@@ -78,6 +82,7 @@ TIMER_TEXT = HEADER + """\
 Description=Deadline of the trial boot
 DefaultDependencies=no
 ConditionKernelCommandLine=vfio_host=trial
+ConditionPathExists=!%(confirmed)s
 
 [Timer]
 OnBootSec=%(deadline)ds
@@ -116,7 +121,7 @@ def lacks(line, owned, wanted):
 
 def unit_files(deadline):
     """``[(path, text)]`` of the dead man's timer."""
-    values = {"deadline": deadline, "expired": EXPIRED}
+    values = {"deadline": deadline, "expired": EXPIRED, "confirmed": CONFIRMED}
     return [(SERVICE, SERVICE_TEXT % values), (TIMER, TIMER_TEXT % values), (WANTS, WANTS_TEXT)]
 
 
@@ -469,6 +474,7 @@ class _Plan:
             doing = "writing the timer that takes the host back"
             edits.write(host, self.files())
             host.remove(EXPIRED)
+            host.remove(CONFIRMED)
             _reload(host)
             doing = "comparing the default entry with what it was"
             after = _print_of(host, self.loader)
@@ -558,7 +564,7 @@ def leftovers(host, loader, record):
         make = getattr(loader, "trial_binary", None)
         if make and make(host, None, None, [], check=True):
             found.append("the files of %s" % loaders.TRIAL_ID)
-    paths = [SERVICE, TIMER, WANTS, DEVICES, EXPIRED] + _images(host, record)
+    paths = [SERVICE, TIMER, WANTS, DEVICES, EXPIRED, CONFIRMED] + _images(host, record)
     found += [path for path in paths if host.exists(path)]
     if record is not None:
         found += sorted(record["temporary"])
@@ -605,7 +611,7 @@ def take_back(host, loader, record):
     host.remove_empty_folder(posixpath.dirname(WANTS))
     if any(gone):
         _reload(host)
-    for path in (DEVICES, EXPIRED):
+    for path in (DEVICES, EXPIRED, CONFIRMED):
         host.remove(path)
     host.remove_empty_folder(FOLDER)
     host.remove(STATE)
@@ -738,6 +744,7 @@ def _confirmed(host, params, record, check_mode):
         if again:
             loader.set_once(host, None)
         if record["step"] != "confirmed":
+            host.write(CONFIRMED, "")
             host.run(["systemctl", "stop", UNIT + ".timer"], timeout=SYSTEMCTL_TIMEOUT)
             state = host.run(["systemctl", "is-active", UNIT + ".timer"], timeout=SYSTEMCTL_TIMEOUT, check=False)
             if state.stdout.strip() in ("active", "activating"):

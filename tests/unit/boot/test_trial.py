@@ -441,6 +441,22 @@ def test_a_reboot_around_the_loader_is_no_trial(host, monkeypatch):
     assert result["outcome"] == "staged" and "without its boot loader" in result["evidence"][0]
 
 
+def test_a_confirmed_trial_keeps_its_timer_from_being_started_again(host):
+    """Whatever starts later, a login for example, has systemd start again what sysinit.target wants."""
+    run(host)
+    for path in (trial.TIMER, trial.SERVICE):
+        assert "\nConditionPathExists=!%s\n" % trial.CONFIRMED in host.read(path)
+    host.reboot()
+    assert not host.exists(trial.CONFIRMED)
+    run(host, "confirmed")
+    assert host.exists(trial.CONFIRMED)
+    host.reboot()
+    run(host)
+    assert not host.exists(trial.CONFIRMED), "the next trial has its deadline again"
+    run(host, "absent")
+    assert not host.exists(trial.FOLDER)
+
+
 def test_confirmed_and_then_rebooted_can_be_staged_again(host):
     run(host)
     host.reboot()
