@@ -252,8 +252,6 @@ def machine_arguments(profile, accelerator, name, memory, cpus, disk, console, m
     argv = ["-name", "vfio-host-lab-" + name, "-nodefaults", "-no-user-config", "-display", "none"]
     argv += ["-machine", "q35,kernel-irqchip=split" if accelerator == "kvm" else "q35"]
     argv += accelerator_arguments(accelerator)
-    # The chipset's watchdog resets the machine, as on a board whose maker has not strapped that off.
-    argv += ["-global", "ICH9-LPC.noreboot=off"]
     argv += ["-m", str(memory), "-smp", str(cpus)]
     if firmware:
         argv += ["-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + _comma(firmware[0])]

@@ -112,10 +112,9 @@ def test_uefi_has_its_code_read_only_and_its_variables_to_write():
     assert not any("pflash" in drive for drive in values(arguments(), "-drive"))
 
 
-def test_a_reboot_and_the_watchdog_reset_the_machine():
+def test_a_reboot_resets_the_machine():
     argv = arguments()
     assert "-no-reboot" not in argv and "-action" not in argv and "-watchdog-action" not in argv
-    assert "ICH9-LPC.noreboot=off" in values(argv, "-global")
 
 
 # changes of the board
