@@ -15,14 +15,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import tempfile
 import threading
 import time
+
+from ansible_collections.vfio.host.plugins.module_utils._sysfs import Writer, WriterStuck
 
 COMMAND_TIMEOUT = 60.0
 """Seconds a command may take unless the caller says otherwise."""
@@ -36,6 +40,10 @@ READ_LIMIT = 4 * 1024 * 1024
 COMMAND_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 MAX_LINKS = 40
+
+VFIO_GROUP_GET_STATUS = 0x3B67
+VFIO_GROUP_FLAGS_VIABLE = 1
+"""include/uapi/linux/vfio.h: _IO(';', 103), and the flag in struct vfio_group_status {argsz, flags}."""
 
 
 class HostError(Exception):
@@ -76,6 +84,7 @@ class Host:
         self.current = None
         """Path of the read that is under way, or was last."""
         self.accesses = 0
+        self._writer = None
 
     @property
     def live(self):
@@ -355,49 +364,44 @@ class Host:
     def write_sysfs(self, path, value, timeout=SYSFS_TIMEOUT):
         """Write ``value`` to a sysfs attribute in a child with a deadline.
 
-        Raises HostTimeout when the kernel does not return, HostError with its errno text when
-        it refuses. A child stuck in the kernel is left behind: nothing can end it.
+        Raises HostTimeout when the kernel does not return (with the kernel's stack of the child where that can be
+        read), HostError with its errno text when it refuses. A child stuck in the kernel is left behind: nothing can
+        end it.
         """
         data = value.encode("ascii")
         target = self.path(path)
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                fd = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
-                os.write(fd, data)
-                os.close(fd)
-                code = 0
-            except OSError as exc:
-                os.write(writing, str(exc.errno or 0).encode("ascii"))
-            finally:
-                os._exit(code)
-        os.close(writing)
+        if self._writer is None or self._writer.owner != os.getpid():
+            self._writer = Writer()
         try:
-            status = self._wait(pid, timeout)
-            if status is None:
-                os.kill(pid, signal.SIGKILL)
-                self._wait(pid, 0.2)
-                raise HostTimeout("writing %r to %s did not end within %g s" % (value, path, timeout))
-            if status:
-                code = os.read(reading, 16)
-                why = os.strerror(int(code)) if code else "the child that writes failed"
-                raise HostError("writing %r to %s: %s" % (value, path, why))
-        finally:
-            os.close(reading)
+            code = self._writer.write(target, data, timeout)
+        except WriterStuck as exc:
+            self._writer = None
+            raise HostTimeout("writing %r to %s did not end within %g s%s" % (value, path, timeout, exc)) from exc
+        if code is None:
+            self._writer = None
+            raise HostError("writing %r to %s: the child that writes failed" % (value, path))
+        if code:
+            raise HostError("writing %r to %s: %s" % (value, path, os.strerror(code)))
 
-    @staticmethod
-    def _wait(pid, timeout):
-        """The wait status of a child, or None when it did not end within ``timeout`` seconds."""
-        end = time.monotonic() + timeout
-        while True:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return status
-            if time.monotonic() > end:
+    def vfio_viable(self, path):
+        """Whether the kernel calls the group of a node like /dev/vfio/7 viable; None when somebody has it open.
+
+        Raises HostError when the node cannot be opened.
+        """
+        try:
+            fd = os.open(self.path(path), os.O_RDWR | os.O_CLOEXEC)
+        except OSError as exc:
+            if exc.errno == errno.EBUSY:  # a group is opened once
                 return None
-            time.sleep(0.002)
+            raise HostError("%s: %s" % (path, exc.strerror)) from exc
+        try:
+            status = bytearray(struct.pack("II", 8, 0))
+            fcntl.ioctl(fd, VFIO_GROUP_GET_STATUS, status)
+            return bool(struct.unpack("II", status)[1] & VFIO_GROUP_FLAGS_VIABLE)
+        except OSError as exc:
+            raise HostError("%s: %s" % (path, exc.strerror)) from exc
+        finally:
+            os.close(fd)
 
     # -- commands --------------------------------------------------------------------------
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: vfio_binding
-short_description: Say which PCI functions are given to vfio-pci
+short_description: Give PCI functions to vfio-pci, now and at each boot
 version_added: "0.1.0"
 description:
   - Checks that each function still is the one that was asked for, then writes the list that the script in the initramfs
-    goes by (C(/etc/vfio-host/devices)). The functions are bound at the next boot, before any other driver takes them.
+    goes by (C(/etc/vfio-host/devices)). At each boot the functions are bound before any other driver takes them.
+  - Binds them now as well, where nothing on the running host stands against it. All that are bound now are one
+    transaction. If one step fails, every function is put back at the driver that it had, the files are as they were,
+    and the error has the step and what the kernel said.
+  - Each write to sysfs has a deadline. A function about which a write never ended is not touched again before a reboot.
   - Goes by address and identity together, never by vendor and device id alone, so an identical second card stays with
     the host.
-  - Remembers the driver that each function had before (C(/var/lib/vfio-host/binding.json)).
+  - Remembers the driver and the override that each function had before (C(/var/lib/vfio-host/binding.json)), and gives
+    them back with O(state=absent), or when a function is taken off the list.
 extends_documentation_fragment:
   - vfio.host.attributes
 options:
@@ -66,24 +71,32 @@ options:
         description:
           - The driver to bind to, V(vfio-pci) or a variant of it for this device, like V(mlx5_vfio_pci) or
             V(nvgrace-gpu-vfio-pci).
+          - V(best) takes the one whose alias in C(modules.alias) of the running kernel fits most closely.
           - Where a kernel has no such variant the device stays with the host, and the kernel log says so.
         type: str
         default: vfio-pci
   state:
     description:
-      - V(present) writes the list, V(absent) takes it away.
-      - Functions that are bound stay so until the next boot.
+      - V(present) writes the list and binds, V(absent) takes the list away and gives the functions back.
     type: str
     choices: [present, absent]
     default: present
   when:
     description:
-      - When the functions are bound.
+      - When functions change their driver.
+      - V(boot) leaves it to the next boot.
+      - V(auto) does it now for every card that is free, and leaves the others to the next boot; RV(deferred) has who holds
+        them. A card, and an IOMMU group, goes as a whole.
+      - V(now) fails where one of them is not free, before anything is touched.
+      - Not free is what the host uses, what a process has open (of sound devices the controls too, since their driver
+        waits for them in unbind), and what is in a group with a function on a driver of the host. A function that a
+        running guest has is never taken from it.
     type: str
-    choices: [boot]
-    default: boot
+    choices: [boot, auto, now]
+    default: auto
+    version_added: "0.4.0"
 notes:
-  - The list has an effect only once M(vfio.host.initramfs) has put it into the images.
+  - For the next boots the list has an effect only once M(vfio.host.initramfs) has put it into the images.
 seealso:
   - module: vfio.host.initramfs
   - module: vfio.host.kernel_cmdline
@@ -108,6 +121,16 @@ EXAMPLES = r"""
         subsystem_device: "84bb"
         name: gaming_gpu
 
+- name: Give a NIC to vfio-pci at once, or fail and say who holds it
+  vfio.host.vfio_binding:
+    when: now
+    devices:
+      - address: "0000:03:00.0"
+        vendor: "8086"
+        device: "10d3"
+        subsystem_vendor: "8086"
+        subsystem_device: "0000"
+
 - name: Leave everything to the host again
   vfio.host.vfio_binding:
     state: absent
@@ -127,7 +150,7 @@ functions:
       description: The name that was given, or null.
       type: str
     driver:
-      description: The driver it has now, or null.
+      description: The driver it has now, or null. In check mode the one it would have.
       type: str
     wanted:
       description: The driver it will have, or null when that is left to the host.
@@ -135,6 +158,19 @@ functions:
     bound:
       description: Whether it is bound to the driver for assignment now.
       type: bool
+deferred:
+  description: The functions that do not change their driver now although they shall, with who or what holds each.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    address:
+      description: Address of the function.
+      type: str
+    why:
+      description: Sentences.
+      type: list
+      elements: str
 content:
   description:
     - The text of C(/etc/vfio-host/devices), in check mode as it would be.
@@ -148,8 +184,9 @@ reboot_required:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vfio.host.plugins.module_utils._boot import binding
+from ansible_collections.vfio.host.plugins.module_utils._binding import manage
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError
+from ansible_collections.vfio.host.plugins.module_utils._machine import read
 
 
 def main():
@@ -173,12 +210,12 @@ def main():
                 },
             },
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "when": {"type": "str", "choices": ["boot"], "default": "boot"},
+            "when": {"type": "str", "choices": ["boot", "auto", "now"], "default": "auto"},
         },
         supports_check_mode=True,
     )
     try:
-        result = binding.run(Host(), module.params, module.check_mode)
+        result = manage.run(Host(), module.params, module.check_mode, read)
     except (ValueError, HostError) as exc:
         module.fail_json(msg=str(exc))
     if not module._diff:

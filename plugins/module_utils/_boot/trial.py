@@ -18,14 +18,16 @@ import json
 import posixpath
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
-from ansible_collections.vfio.host.plugins.module_utils._boot import binding, cmdline, edits, tokens
+from ansible_collections.vfio.host.plugins.module_utils._binding import record as binding_record
+from ansible_collections.vfio.host.plugins.module_utils._binding.identity import driver_of
+from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, edits, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
 from ansible_collections.vfio.host.plugins.module_utils._boot import record as ownership
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import manage
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs.image import ImageError
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
-STATE = binding.TRIAL
+STATE = binding_record.TRIAL
 FOLDER = asked.STATE_FOLDER + "/trial"
 DEVICES = FOLDER + "/devices"
 """The list that goes into the trial's image in the place of the host's own."""
@@ -372,11 +374,11 @@ class _Plan:
         host = self.host
         found = lacks(running_line(host), self.owned, self.wanted)
         for item in self.functions:
-            driver = binding.driver_of(host, item["address"])
+            driver = driver_of(host, item["address"])
             if driver is None or asked.module_of(driver) != asked.module_of(item["driver"]):
                 found.append("%s is on %s" % (item["address"], driver or "no driver"))
-        released = binding.still_given(
-            host, binding.read_state(host)[1], {item["address"] for item in self.functions})
+        released = binding_record.still_given(
+            host, binding_record.read(host)[1], {item["address"] for item in self.functions})
         return found + ["%s is still given away" % address for address in sorted(released)]
 
     def differences(self):
@@ -420,7 +422,7 @@ class _Plan:
             "image": self.image,
             "line": self.line,
             "deadline": self.params["deadline"],
-            "drivers": {item["address"]: binding.driver_of(self.host, item["address"]) for item in self.functions},
+            "drivers": {item["address"]: driver_of(self.host, item["address"]) for item in self.functions},
             "temporary": {},
         }
 

@@ -11,7 +11,9 @@ import json
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
-from ansible_collections.vfio.host.plugins.module_utils._boot import binding, trial
+from ansible_collections.vfio.host.plugins.module_utils._binding import manage as binding
+from ansible_collections.vfio.host.plugins.module_utils._binding import record as binding_record
+from ansible_collections.vfio.host.plugins.module_utils._boot import trial
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import manage
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.tests.unit.boot import functions
@@ -328,10 +330,10 @@ def test_the_drivers_from_before_are_remembered(host):
     params = {"devices": [identity], "state": "present", "when": "boot"}
     result = binding.run(host, params, False)
     assert not result["reboot_required"], "it is bound already"
-    record = binding.read_state(host)[1][functions.GPU["address"]]
+    record = binding_record.read(host)[1][functions.GPU["address"]]
     assert record["driver"] == "nouveau", "not the driver that it has in the trial"
     host.write(trial.STATE, "{")
-    assert binding.before_trial(host) == {}
+    assert binding_record.before_trial(host) == {}
 
 
 def test_what_is_not_as_wanted_in_the_trial_is_told(host):

@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._assignment import plan
-from ansible_collections.vfio.host.plugins.module_utils._boot import binding
+from ansible_collections.vfio.host.plugins.module_utils._binding import identity
 from ansible_collections.vfio.host.tests.unit.boot.functions import GPU
 from ansible_collections.vfio.host.tests.unit.boot.test_boot_script import SHELLS, Machine
 
@@ -94,13 +94,13 @@ def test_a_bad_path_is_named():
 
 def test_the_module_compares_it_before_it_writes(machine):
     put(machine, ADDRESS, "0000:00:01.0")
-    live = binding.read_function(machine, ADDRESS)
+    live = identity.read_function(machine, ADDRESS)
     assert live["path"] == HERE
-    assert binding.mismatches(asked.identity(dict(GPU, path=HERE)), live) == []
-    assert binding.mismatches(asked.identity(dict(GPU, path=ELSEWHERE)), live) == [
+    assert identity.mismatches(asked.identity(dict(GPU, path=HERE)), live) == []
+    assert identity.mismatches(asked.identity(dict(GPU, path=ELSEWHERE)), live) == [
         "0000:01:00.0 is at %s, asked %s" % (HERE, ELSEWHERE)
     ]
-    assert binding.mismatches(asked.identity(GPU), live) == []
+    assert identity.mismatches(asked.identity(GPU), live) == []
 
 
 def test_a_plan_says_it_where_the_way_is_known():

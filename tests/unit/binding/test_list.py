@@ -8,7 +8,7 @@ import os
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
-from ansible_collections.vfio.host.plugins.module_utils._boot import binding
+from ansible_collections.vfio.host.plugins.module_utils._binding import identity, manage, record
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError
 from ansible_collections.vfio.host.tests.unit.boot.functions import (
     AUDIO,
@@ -29,11 +29,11 @@ def host(tmp_path):
 
 
 def go(host, devices=(GPU, AUDIO), state="present", check=False):
-    return binding.run(host, {"devices": list(devices), "state": state, "when": "boot"}, check)
+    return manage.run(host, {"devices": list(devices), "state": state, "when": "boot"}, check)
 
 
 def files(host):
-    return [host.read(asked.DEVICES), host.read(binding.STATE)]
+    return [host.read(asked.DEVICES), host.read(record.STATE)]
 
 
 def test_check_predicts_then_the_run_does_it_once(host):
@@ -44,7 +44,7 @@ def test_check_predicts_then_the_run_does_it_once(host):
     assert predicted == done
     assert done["changed"] is True
     assert host.read(asked.DEVICES) == done["content"]
-    assert [diff["after_header"] for diff in done["diff"]] == [asked.DEVICES, binding.STATE]
+    assert [diff["after_header"] for diff in done["diff"]] == [asked.DEVICES, record.STATE]
     again = go(host)
     assert (again["changed"], again["diff"]) == (False, [])
 
@@ -66,8 +66,9 @@ def test_the_former_driver_is_recorded_the_first_time_only(host):
     bind(host, GPU["address"], "vfio-pci")
     assert go(host)["changed"] is False
     go(host, [GPU])
-    records = json.loads(host.read(binding.STATE))["functions"]
-    assert records == {GPU["address"]: dict({k: v for k, v in GPU.items() if k != "address"}, driver="bochs-drm")}
+    records = json.loads(host.read(record.STATE))["functions"]
+    assert records == {GPU["address"]: dict(
+        {k: v for k, v in GPU.items() if k != "address"}, driver="bochs-drm", module=None, override=None)}
 
 
 def test_another_card_at_the_same_address_gets_its_own_record(host):
@@ -76,7 +77,7 @@ def test_another_card_at_the_same_address_gets_its_own_record(host):
     add_function(host, other)
     bind(host, GPU["address"], "nouveau")
     go(host, [other])
-    assert json.loads(host.read(binding.STATE))["functions"][GPU["address"]]["driver"] == "nouveau"
+    assert json.loads(host.read(record.STATE))["functions"][GPU["address"]]["driver"] == "nouveau"
 
 
 @pytest.mark.parametrize(
@@ -150,10 +151,10 @@ def test_absent_keeps_folders_with_files_of_others(host):
 
 
 def test_a_damaged_record_is_not_overwritten(host):
-    host.write(binding.STATE, "{")
+    host.write(record.STATE, "{")
     with pytest.raises(HostError, match="cannot be understood"):
         go(host)
-    assert host.read(binding.STATE) == "{"
+    assert host.read(record.STATE) == "{"
 
 
 def test_a_wrong_list_on_the_host_is_replaced(host):
@@ -175,7 +176,7 @@ def test_a_wrong_list_on_the_host_is_replaced(host):
     ],
 )
 def test_serial_number(config, expected):
-    assert binding.serial_of(config) == expected
+    assert identity.serial_of(config) == expected
 
 
 def test_a_function_taken_out_of_the_list_needs_a_reboot_until_it_is_released(host):
@@ -187,4 +188,4 @@ def test_a_function_taken_out_of_the_list_needs_a_reboot_until_it_is_released(ho
     bind(host, AUDIO["address"], "snd_hda_intel")
     result = go(host, [GPU])
     assert result["reboot_required"] is False
-    assert AUDIO["address"] not in host.read(binding.STATE)
+    assert AUDIO["address"] not in host.read(record.STATE)

@@ -1,0 +1,199 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to the vfio.host collection: no promise is made to code outside it.
+
+"""Functions to vfio-pci and back on the running host. Each is a transaction over all of them.
+
+By address, with driver_override: nothing is said about an id, so a twin stays where it is. Documentation/ABI/testing/
+sysfs-bus-pci of the kernel has the files.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ansible_collections.vfio.host.plugins.module_utils._binding.identity import SYSFS, driver_of
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError, HostTimeout
+
+DRIVERS = "/sys/bus/pci/drivers/"
+PROBE = "/sys/bus/pci/drivers_probe"
+
+MODPROBE_TIMEOUT = 60.0
+LINES = 8
+"""Lines of the kernel log that an error quotes at most."""
+
+
+class LiveError(HostError):
+    """Not done. ``stuck``: addresses about which a write never ended; ``left``: sentences about what is not as it was."""
+
+    def __init__(self, text, stuck, left):
+        super().__init__(text)
+        self.stuck, self.left = stuck, left
+
+
+def bind(host, wanted, before):
+    """Take every function of ``wanted`` from its driver and give it to the one asked for, or none of them.
+
+    :param wanted: ``[{address, driver}]`` in the order in which they are bound; unbound in reverse.
+    :param before: ``{address: {driver, module, override}}``, what they are now.
+    Raises LiveError once every function is back at the driver that it had, as far as the kernel lets it.
+    """
+    since, stuck = _uptime(host), set()
+    try:
+        names = {driver: load(host, driver) for driver in sorted({item["driver"] for item in wanted})}
+        # Nothing later loads what a guest's memory is mapped with: the kernel only hints at it.
+        host.run(["modprobe", "-q", "vfio_iommu_type1"], timeout=MODPROBE_TIMEOUT, check=False)
+        for item in wanted:
+            _override(host, item["address"], names[item["driver"]], stuck)
+        for item in reversed(wanted):
+            _unbind(host, item["address"], stuck)
+        for item in wanted:
+            _write(host, item["address"], PROBE, item["address"], stuck)
+            _expect(host, item["address"], names[item["driver"]])
+        for address in [item["address"] for item in wanted]:
+            _viable(host, address)
+    except HostError as exc:
+        said = kernel_log(host, since, before)
+        left = []
+        for item in reversed(wanted):
+            try:
+                if item["address"] in stuck:
+                    raise HostError("%s: left alone, since a write about it did not end" % item["address"])
+                restore(host, item["address"], before[item["address"]], stuck)
+            except HostError as more:
+                left.append(str(more))
+        raise LiveError(_told(exc, said, left), stuck, left) from exc
+
+
+def give_back(host, records):
+    """Every function back to the driver and the override of its record; one that fails does not stop the others.
+
+    Raises LiveError that names all that failed; those that did not are at home.
+    """
+    since, stuck, left = _uptime(host), set(), []
+    for address in sorted(records, reverse=True):
+        try:
+            restore(host, address, records[address], stuck)
+        except HostError as exc:
+            left.append(str(exc))
+    if left:
+        said = kernel_log(host, since, records)
+        text = "; ".join(left) + ("" if not said else ". The kernel said: " + " | ".join(said))
+        raise LiveError(text + ". The record is kept: run this again, or reboot", stuck, left)
+
+
+def restore(host, address, was, stuck):
+    """A function to the driver and the override in ``was``; does only what is not so already."""
+    if driver_of(host, address) != was.get("driver"):
+        _unbind(host, address, stuck)
+        _override(host, address, was.get("override"), stuck)
+        if was.get("driver"):
+            name = load(host, was["driver"], was.get("module"))
+            _write(host, address, DRIVERS + name + "/bind", address, stuck)
+            _expect(host, address, name)
+    else:
+        _override(host, address, was.get("override"), stuck)
+
+
+# -- one step --------------------------------------------------------------------------------
+
+
+def registered(host, driver):
+    """What the kernel calls a driver (``-`` and ``_`` are one to modprobe, not to sysfs), or None."""
+    for name in (driver, driver.replace("-", "_"), driver.replace("_", "-")):
+        if host.isdir(DRIVERS + name):
+            return name
+    return None
+
+
+def load(host, driver, module=None):
+    """The registered name of a driver, its module loaded if it has to be. Raises HostError."""
+    name = registered(host, driver)
+    if name is None:
+        argv = ["modprobe", "-q", module or driver]
+        result = host.run(argv, timeout=MODPROBE_TIMEOUT, check=False)
+        name = registered(host, driver)
+        if name is None:
+            said = (result.stderr or result.stdout).strip()
+            raise HostError("driver %s: %s ended with %d and there is no %s%s afterwards%s" % (
+                driver, " ".join(argv), result.rc, DRIVERS, driver, ": " + said if said else ""))
+    return name
+
+
+def _write(host, address, path, value, stuck):
+    try:
+        host.write_sysfs(path, value)
+    except HostTimeout:
+        stuck.add(address)
+        raise
+
+
+def _override(host, address, name, stuck):
+    path = SYSFS + address + "/driver_override"
+    now = host.read_attribute(path)
+    if (None if now in ("", "(null)") else now) != name:
+        _write(host, address, path, (name or "") + "\n", stuck)
+
+
+def _unbind(host, address, stuck):
+    if driver_of(host, address) is not None:
+        _write(host, address, SYSFS + address + "/driver/unbind", address, stuck)
+
+
+def _expect(host, address, name):
+    found = driver_of(host, address)
+    if found != name:
+        raise HostError("%s: driver %s did not take it (%s)" % (
+            address, name, "it has none" if found is None else "it is on %s" % found))
+
+
+def _viable(host, address):
+    """The group's node is there, opens, and the kernel calls the group viable."""
+    folder = SYSFS + address
+    link = host.readlink(folder + "/iommu_group")
+    group = (link or "").rpartition("/")[2]
+    if not group.isdigit():
+        raise HostError("%s: it has no IOMMU group" % address)
+    node = "/dev/vfio/" + group
+    if host.exists(node):
+        if host.vfio_viable(node) is False:
+            raise HostError("%s: the kernel does not call its group viable (%s): a member is on a driver of the host"
+                            % (address, node))
+    elif not host.listdir(folder + "/vfio-dev"):  # a kernel that has devices of its own instead of groups
+        raise HostError("%s: there is no %s, so no guest could use it" % (address, node))
+
+
+# -- what the kernel said ---------------------------------------------------------------------
+
+
+def _uptime(host):
+    try:
+        return float((host.read("/proc/uptime") or "").split()[0])
+    except (IndexError, ValueError):
+        return 0.0
+
+
+def kernel_log(host, since, addresses):
+    """The last lines of the kernel log since an uptime in seconds that concern these addresses, vfio or a crash."""
+    try:
+        text = host.run(["dmesg"], timeout=10, check=False).stdout
+    except HostError:
+        return []
+    found = []
+    for line in text.splitlines():
+        match = re.match(r"(?:<\d+>)?\[\s*(\d+\.\d+)\] (.*)", line)
+        if match and float(match.group(1)) >= since - 0.05:
+            words = match.group(2)
+            if "vfio" in words or re.search(r"BUG|WARNING|Oops", words) or any(a in words for a in addresses):
+                found.append(words)
+    return found[-LINES:]
+
+
+def _told(exc, said, left):
+    text = str(exc)
+    text += ". Not put back: " + "; ".join(left) if left else ". Every function is back at the driver that it had"
+    return text + (". The kernel said: " + " | ".join(said) if said else "")
+
+

@@ -1,0 +1,258 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to the vfio.host collection: no promise is made to code outside it.
+
+"""Which functions go to vfio-pci: the list for the boot, and now where nothing stands against it; and the way home."""
+
+from __future__ import annotations
+
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils._binding import identity, live, obstacles, record, variants
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+
+STUCK = "a write about it did not end in this boot: it is not touched before a reboot"
+
+
+def run(host, params, check_mode, read_machine=None):
+    """The wanted state: the list for the boot written, functions bound now or at the next boot.
+
+    :param params: ``{devices: [identity], state: present|absent, when: now|boot|auto}``.
+    :param read_machine: ``host -> machine document``, called only when a function is to change its driver now.
+    Returns the module's result. Raises ValueError for bad input; HostError when a function is not what was asked, when
+    ``now`` is not possible, or when the transaction failed, with every file and function as before.
+    """
+    found = _Present(host, params) if params["state"] == "present" else _Absent(host, params)
+    found.judge(params["when"], read_machine)
+    if not check_mode:
+        found.apply()
+    return found.result(check_mode)
+
+
+class _Change:
+    """What is, what shall be, and which functions change their driver now."""
+
+    def __init__(self, host, params):
+        self.host = host
+        self.text = host.read(asked.DEVICES)
+        self.state_text, self.records = record.read(host)
+        given = params["devices"] or []
+        self.given = given
+        self.wanted = [
+            asked.identity(variants.resolved(host, item), "devices[%d]" % index) for index, item in enumerate(given)
+        ]
+        self.boot = record.boot_id(host)
+        self.stuck = record.stuck(self.records, self.boot)
+        self.binding, self.returning, self.why = [], {}, {}
+        self.drivers = {}
+        self.when = "boot"
+
+    def judge(self, when, read_machine):
+        """Which functions change their driver now, and why the others do not. Raises HostError when they have to."""
+        self.when = when
+        bind, back = self._to_bind(), self._to_return()
+        stuck = {address: [STUCK] for address in self.stuck if address in bind or address in back}
+        if when == "boot":
+            self.why = stuck
+            return
+        bind = [address for address in bind if address not in stuck]
+        back = {address: old for address, old in back.items() if address not in stuck}
+        if bind or back:
+            machine = read_machine(self.host)
+            listed = {item["address"] for item in self.wanted}
+            against = dict(obstacles.to_bind(machine, bind, listed, stuck))
+            against.update(obstacles.to_return(machine, sorted(back), stuck))
+            self.why = {address: why for address, why in against.items() if why}
+        self.why.update(stuck)
+        self.binding = [item for item in self.wanted if item["address"] in bind and item["address"] not in self.why]
+        self.returning = {address: old for address, old in back.items() if address not in self.why}
+        if when == "now" and self.why:
+            raise HostError("nothing was changed, since these cannot change their driver now: %s. Free them, or take "
+                            "when: auto, which leaves them to the next boot" % "; ".join(
+                                "%s: %s" % (address, ", ".join(why)) for address, why in sorted(self.why.items())))
+
+    def apply(self):
+        """Records on disk before the first write to sysfs: a run that is killed is finished or undone by the next."""
+        during, after, text = self._records_during(), self._records_after(), self._text_after()
+        during = None if during is None else dict(during, **{
+            address: dict(old, returning=self.boot) for address, old in self.returning.items()})
+        self._write_state(during)
+        self._write_list(text)
+        try:
+            if self.returning:
+                live.give_back(self.host, self.returning)
+            if self.binding:
+                live.bind(self.host, self.binding, self._before())
+        except live.LiveError as exc:
+            for address in exc.stuck:
+                if address in during:
+                    during[address] = dict(during[address], stuck=self.boot)
+            if exc.left or exc.stuck:
+                self._write_state(during)
+            else:
+                self._put(record.STATE, self.state_text)
+            self._write_list(self.text)
+            raise
+        self._write_state(after)
+
+    def _write_state(self, records):
+        self._put(record.STATE, record.render(records) if records is not None else None)
+
+    def _write_list(self, text):
+        self._put(asked.DEVICES, text)
+
+    def _put(self, path, text):
+        if self.host.read(path) == text:
+            return
+        if text is None:
+            self.host.remove(path)
+            self.host.remove_empty_folder(path.rpartition("/")[0])
+        else:
+            self.host.write(path, text)
+
+    def _driver(self, address, check_mode):
+        """The driver it has, in check mode the one it would have."""
+        if not check_mode:
+            return identity.driver_of(self.host, address)
+        if address in self.returning:
+            return self.returning[address].get("driver")
+        for item in self.binding:
+            if item["address"] == address:
+                return live.registered(self.host, item["driver"]) or item["driver"]
+        return identity.driver_of(self.host, address)
+
+    def result(self, check_mode):
+        functions = self._functions(check_mode)
+        after = self._records_after()
+        state_after = None if after is None else record.render(after)
+        moved = bool(self.binding or self.returning)
+        return {
+            "changed": moved or self.text != self._text_after() or self.state_text != state_after,
+            "functions": functions,
+            "deferred": [{"address": address, "why": why} for address, why in sorted(self.why.items())],
+            "content": self._text_after() or "",
+            "reboot_required": self._reboot_required(functions),
+            "diff": _diff([(asked.DEVICES, self.text, self._text_after()), (record.STATE, self.state_text, state_after)])
+            + self._diff_of_drivers(check_mode),
+        }
+
+    def _diff_of_drivers(self, check_mode):
+        """Who is on which driver, of the functions that change it."""
+        moved = sorted([item["address"] for item in self.binding] + list(self.returning))
+        if not moved:
+            return []
+        before = "".join("%s %s\n" % (address, self.drivers[address] or "no driver") for address in moved)
+        after = "".join("%s %s\n" % (address, self._driver(address, check_mode) or "no driver") for address in moved)
+        return [{"before_header": "drivers", "after_header": "drivers", "before": before, "after": after}]
+
+
+class _Present(_Change):
+    def __init__(self, host, params):
+        super().__init__(host, params)
+        self.live = {item["address"]: identity.read_function(host, item["address"]) for item in self.wanted}
+        problems = []
+        for item, raw in zip(self.wanted, self.given):
+            device_class = (raw.get("class") or "").lower() or None
+            problems.extend(identity.mismatches(item, self.live[item["address"]], device_class))
+        if problems:
+            raise HostError(
+                "nothing was changed, since these are not what was asked: %s. "
+                "Cards may have moved: read the machine again and plan again" % "; ".join(problems)
+            )
+        self.now = {
+            item["address"]: record.as_it_is(host, item["address"]) if item["address"] not in self.stuck
+            else dict(self.records[item["address"]]) for item in self.wanted
+        }
+        self.released = record.still_given(host, self.records, {item["address"] for item in self.wanted} | self.stuck)
+        self.merged = record.merge(self.records, self.wanted, self.now, record.before_trial(host))
+        self.drivers = {address: self.now[address]["driver"] for address in self.now}
+        self.drivers.update({address: identity.driver_of(host, address) for address in self.released})
+
+    def _to_bind(self):
+        return [item["address"] for item in self.wanted
+                if not _bound(self.live[item["address"]]["driver"], item["driver"])]
+
+    def _to_return(self):
+        return self.released
+
+    def _before(self):
+        return self.now
+
+    def _text_after(self):
+        return asked.render(self.wanted)
+
+    def _records_during(self):
+        return dict(self.merged, **self.released)
+
+    def _records_after(self):
+        return dict(self.merged, **{a: old for a, old in self.released.items() if a not in self.returning})
+
+    def _functions(self, check_mode):
+        functions = []
+        for item, raw in sorted(zip(self.wanted, self.given), key=lambda pair: pair[0]["address"]):
+            driver = self._driver(item["address"], check_mode)
+            functions.append({
+                "address": item["address"], "name": raw.get("name"), "driver": driver, "wanted": item["driver"],
+                "bound": _bound(driver, item["driver"]),
+            })
+        return functions
+
+    def _reboot_required(self, functions):
+        return len(self.returning) < len(self.released) or not all(function["bound"] for function in functions)
+
+
+class _Absent(_Change):
+    def __init__(self, host, params):
+        super().__init__(host, params)
+        listed = set(self.records) | {item["address"] for item in self.wanted}
+        if self.text is not None:
+            try:
+                listed |= {item["address"] for item in asked.parse(self.text)}
+            except ValueError:
+                pass  # it goes anyway; the record names the functions too
+        self.listed = sorted(listed)
+        self.away = record.still_given(host, self.records, self.stuck)
+        self.away.update({address: self.records[address] for address in self.stuck})
+        self.drivers = {address: identity.driver_of(host, address) for address in self.listed}
+
+    def _to_bind(self):
+        return []
+
+    def _to_return(self):
+        return self.away
+
+    def _text_after(self):
+        return None
+
+    def _records_during(self):
+        return self.records if self.returning else self._records_after()
+
+    def _records_after(self):
+        """Of a function that a guest still has the record is kept, so that the next run can give it back."""
+        left = {address: old for address, old in self.away.items() if address not in self.returning}
+        return left if left and self.when != "boot" else None
+
+    def _functions(self, check_mode):
+        functions = []
+        for address in self.listed:
+            driver = self._driver(address, check_mode)
+            functions.append({
+                "address": address, "name": None, "driver": driver, "wanted": None, "bound": asked.is_vfio(driver),
+            })
+        return functions
+
+    def _reboot_required(self, functions):
+        return any(function["bound"] for function in functions) or len(self.returning) < len(self.away)
+
+
+def _bound(driver, wanted):
+    return driver is not None and asked.module_of(driver) == asked.module_of(wanted)
+
+
+def _diff(files):
+    return [
+        {"before_header": path, "after_header": path, "before": before or "", "after": after or ""}
+        for path, before, after in files
+        if before != after
+    ]

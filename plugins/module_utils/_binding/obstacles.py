@@ -1,0 +1,92 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to the vfio.host collection: no promise is made to code outside it.
+
+"""Why a function cannot be taken from its driver, or from a guest, while the host runs. Pure.
+
+Everything is told by the machine document: what the host uses, who has a node open, the kernel's groups.
+"""
+
+from __future__ import annotations
+
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import slot_of, sort_key
+from ansible_collections.vfio.host.plugins.module_utils._findings.finding import stays
+from ansible_collections.vfio.host.plugins.module_utils._usage import holders
+
+HARMLESS = (None, "pci-stub", "pcieport")
+"""Drivers, beside those of vfio, with which the kernel calls a group viable (vfio_dev_viable, drivers/vfio)."""
+
+
+def to_bind(machine, addresses, listed, known):
+    """``{address: [sentence]}`` of what stands against binding each of ``addresses`` now.
+
+    :param listed: every address that is or will be on vfio-pci, these included.
+    :param known: the same of functions that are not to be asked about any more.
+    A card and a group go as a whole: what holds one function of it holds the others.
+    """
+    functions = {function["address"]: function for function in machine["functions"]}
+    found = {address: _against(functions, functions.get(address), address, listed, machine) for address in addresses}
+    return _spread(dict(found, **known), functions)
+
+
+def to_return(machine, addresses, known):
+    """``{address: [sentence]}`` of what stands against giving each of ``addresses`` back to the host now."""
+    functions = {function["address"]: function for function in machine["functions"]}
+    found = dict(known)
+    for address in addresses:
+        function = functions.get(address)
+        found[address] = [] if function is None else _held(function, ("guest", "use"))
+    return _spread(found, functions)
+
+
+def _against(functions, function, address, listed, machine):
+    if function is None:
+        return ["%s is no function of this machine" % address]
+    found = ["the host uses it: %s" % use["what"] for use in function["used_by"] if use["kind"] != "process"]
+    # ALSA waits in unbind until even the controls are closed (snd_card_free), so they count here.
+    found += _held(function, ("use", "guest", "control"))
+    unknown = machine["host"]["usage_unknown"]
+    if unknown:
+        found.append("what the host uses is not known in full (%s)" % ", ".join(unknown))
+    if function["group"] is None:
+        found.append("it has no IOMMU group: the IOMMU is off")
+    for member in sorted(function["group_members"] or (), key=sort_key):
+        other = functions.get(member)
+        if member in listed or other is None or stays(other):
+            continue
+        if not asked.is_vfio(other["driver"]) and other["driver"] not in HARMLESS:
+            found.append("%s is in the same group and on driver %s: the kernel would not call the group viable"
+                         % (member, other["driver"]))
+    return found
+
+
+def _held(function, kinds):
+    if function["holders"] is None:
+        return ["which processes have it open is not known"]
+    pairs = sorted({
+        (holder["command"] or "a process", holder["pid"], holder["node"])
+        for holder in function["holders"] if holders.weigh(function, holder) in kinds
+    })
+    return ["%s (process %d) has %s open" % pair for pair in pairs]
+
+
+def _spread(found, functions):
+    """Each function with the reasons of all that go with it: functions of its card, members of its group."""
+    whole = {}
+    for address in sorted(found, key=sort_key):
+        function = functions.get(address) or {}
+        together = {slot_of(address)} | {slot_of(a) for a in function.get("group_members") or ()}
+        joined = set().union(together, *(whole[slot] for slot in together if slot in whole))
+        for slot in joined:
+            whole[slot] = joined
+    spread = {}
+    for address in found:
+        own = list(found[address])
+        for other in sorted(found, key=sort_key):
+            if other != address and slot_of(other) in whole[slot_of(address)] and found[other]:
+                own.append("%s goes with it, and is held" % other)
+        spread[address] = own
+    return spread

@@ -1,0 +1,113 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to the vfio.host collection: no promise is made to code outside it.
+
+"""Writes that the kernel may never return from: one child does them all, and is left behind when it hangs."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import struct
+import time
+
+STACK_LINES = 12
+KILL_TIMEOUT = 0.2
+"""Seconds that a child gets to die: one in an uninterruptible wait never does."""
+
+
+class WriterStuck(Exception):
+    """The write did not end; the text is the kernel's stack of the child, or empty."""
+
+
+class Writer:
+    """A child that writes what it is told, one after the other. It ends with its parent."""
+
+    def __init__(self):
+        wanted, self._wanted = os.pipe()
+        self._answers, answers = os.pipe()
+        self.owner = parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.close(self._wanted)
+                os.close(self._answers)
+                null = os.open(os.devnull, os.O_RDWR)
+                for standard in (0, 1, 2):  # whoever waits for the end of our output must not wait for a stuck child
+                    os.dup2(null, standard)
+                _serve(wanted, answers, parent)
+            finally:
+                os._exit(1)
+        os.close(wanted)
+        os.close(answers)
+
+    def write(self, path, data, timeout):
+        """errno of one write, 0 for success, None when the child died. Raises WriterStuck after ``timeout`` seconds."""
+        name = os.fsencode(path)
+        try:
+            os.write(self._wanted, struct.pack("<II", len(name), len(data)) + name + data)
+        except OSError:
+            return self._dead()
+        if not select.select([self._answers], [], [], timeout)[0]:
+            stack = self._stack()
+            self.close()
+            raise WriterStuck(stack)
+        answer = os.read(self._answers, 4)
+        return struct.unpack("<I", answer)[0] if len(answer) == 4 else self._dead()
+
+    def _dead(self):
+        self.close()
+
+    def close(self):
+        """End the child, if it can be ended. Only its own parent may."""
+        if self.pid is None or self.owner != os.getpid():
+            return
+        pid, self.pid = self.pid, None
+        os.close(self._wanted)
+        os.close(self._answers)
+        os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + KILL_TIMEOUT
+        while os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < end:
+            time.sleep(0.002)
+
+    def __del__(self):
+        try:
+            self.close()
+        except (OSError, AttributeError, TypeError):
+            pass  # at the end of the interpreter; the child sees that its parent is gone
+
+    def _stack(self):
+        try:
+            with open("/proc/%d/stack" % self.pid, encoding="ascii", errors="replace") as handle:
+                lines = [line.strip() for line in handle.read().splitlines()[:STACK_LINES]]
+        except OSError:
+            return ""
+        return "; the kernel is in: " + ", ".join(lines) if lines else ""
+
+
+def _serve(wanted, answers, parent):
+    while True:
+        # Other children may hold the parent's end of the pipe, so its end alone does not tell.
+        while not select.select([wanted], [], [], 1.0)[0]:
+            if os.getppid() != parent:
+                os._exit(0)
+        head = os.read(wanted, 8)
+        if len(head) < 8:
+            os._exit(0)
+        name_size, size = struct.unpack("<II", head)
+        body = b""
+        while len(body) < name_size + size:
+            body += os.read(wanted, name_size + size - len(body))
+        code = 0
+        try:
+            fd = os.open(body[:name_size], os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, body[name_size:])
+            finally:
+                os.close(fd)
+        except OSError as exc:
+            code = exc.errno or 5
+        os.write(answers, struct.pack("<I", code))

@@ -1,0 +1,170 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A recorded sysfs with a kernel behind it that binds and unbinds as Linux does, and a driver that does not."""
+
+from __future__ import annotations
+
+import os
+
+from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, HostTimeout, Result
+from ansible_collections.vfio.host.tests.unit.boot import functions
+
+DEVICES = "/sys/bus/pci/devices/"
+DRIVERS = "/sys/bus/pci/drivers/"
+NIC = dict(functions.SUBSYSTEM, address="0000:03:00.0", vendor="8086", device="10d3")
+GPU, AUDIO = functions.GPU, functions.AUDIO
+NATIVE = {GPU["address"]: "bochs-drm", AUDIO["address"]: "snd_hda_intel", NIC["address"]: "e1000e"}
+GROUPS = {GPU["address"]: "7", AUDIO["address"]: "7", NIC["address"]: "8"}
+CLASSES = {GPU["address"]: "030000", AUDIO["address"]: "040300", NIC["address"]: "020000"}
+
+
+class Killed(BaseException):
+    """The run ended here, without a chance to say or do anything."""
+
+
+class Kernel(Host):
+    """A card with two functions in group 7 and a NIC in group 8, each on its own driver.
+
+    ``refuse``: ``(attribute's name, address)`` that give an error; ``hang``: the same, for ever. ``fail``: drivers
+    whose probe fails. ``kill_at``: number of the change before which the run is killed.
+    """
+
+    def __init__(self, root):
+        super().__init__(root, commands=self._command)
+        self.refuse, self.hang, self.fail, self.said, self.writes = set(), set(), set(), [], []
+        self.locked, self.open_groups = set(), set()
+        self.kill_at, self.changes, self.modules = None, 0, []
+        for driver in sorted(set(NATIVE.values())):
+            os.makedirs(self.path(DRIVERS + driver), exist_ok=True)
+        for identity in (GPU, AUDIO, NIC):
+            address = identity["address"]
+            functions.add_function(self, identity, driver=NATIVE[address], group=GROUPS[address],
+                                   device_class=CLASSES[address])
+        self.put("/proc/sys/kernel/random/boot_id", "first\n")
+        self.put("/proc/uptime", "100.00 0.00\n")
+
+    def put(self, path, text):
+        where = self.path(path)
+        os.makedirs(os.path.dirname(where), exist_ok=True)
+        with open(where, "w", encoding="utf-8") as handle:
+            handle.write(text)
+
+    def _command(self, argv, dummy):
+        if argv[0] == "modprobe":
+            name = argv[-1]
+            if name in ("vfio-pci", "mlx5_vfio_pci") or name in NATIVE.values():
+                os.makedirs(self.path(DRIVERS + name), exist_ok=True)
+                self.modules.append(name)
+                return Result(argv, 0)
+            return Result(argv, 0 if name == "vfio_iommu_type1" else 1)
+        if argv[0] == "dmesg":
+            return Result(argv, 0, "".join("[  100.500000] %s\n" % line for line in self.said))
+        raise HostError("%s: not here" % argv[0])
+
+    # -- changes, any of which may be the last thing that happens ----------------------------
+
+    def _change(self):
+        self.changes += 1
+        if self.kill_at == self.changes:
+            raise Killed()
+
+    def write(self, path, data, mode=0o644):
+        if path.startswith(("/etc/", "/var/")):
+            self._change()
+        super().write(path, data, mode)
+
+    def remove(self, path):
+        self._change()
+        return super().remove(path)
+
+    def write_sysfs(self, path, value, timeout=10.0):
+        self._change()
+        value = value.strip()
+        name = path.rpartition("/")[2]
+        parts = path.split("/")
+        address = parts[5] if path.startswith(DEVICES) else value
+        self.writes.append((name, address, value))
+        if (name, address) in self.hang or address in self.locked:
+            self.locked.add(address)  # as the kernel does: it keeps the lock of the device
+            raise HostTimeout("writing %r to %s did not end within 10 s" % (value, path))
+        if (name, address) in self.refuse:
+            raise HostError("writing %r to %s: Device or resource busy" % (value, path))
+        if name == "driver_override":
+            self.put(path, (value or "(null)") + "\n")
+        elif name == "unbind":
+            self._release(address)
+        elif name == "bind":
+            if not self._probe(address, parts[5]):
+                raise HostError("writing %r to %s: No such device" % (value, path))
+        elif name == "drivers_probe":
+            override = self.override(address)
+            self._probe(address, override or NATIVE[address])
+        else:
+            raise AssertionError(path)
+
+    def _release(self, address):
+        os.unlink(self.root + DEVICES + address + "/driver")
+        self._nodes()
+
+    def _probe(self, address, driver):
+        if self.driver(address) is not None or driver in self.fail or not self.isdir(DRIVERS + driver):
+            return False
+        if self.override(address) not in (None, driver):
+            return False
+        if driver not in ("vfio-pci", "mlx5_vfio_pci") and driver != NATIVE[address]:
+            return False
+        functions.bind(self, address, driver)
+        self._nodes()
+        return True
+
+    def _nodes(self):
+        for group in set(GROUPS.values()):
+            node = self.root + "/dev/vfio/" + group
+            wanted = any("vfio" in (self.driver(a) or "") for a, number in GROUPS.items() if number == group)
+            if wanted:
+                self.put("/dev/vfio/" + group, "")
+            elif os.path.exists(node):
+                os.unlink(node)
+
+    def vfio_viable(self, path):
+        group = path.rpartition("/")[2]
+        if group in self.open_groups:
+            return None
+        return all("vfio" in (self.driver(a) or "vfio") for a, number in GROUPS.items() if number == group)
+
+    # -- what is ------------------------------------------------------------------------------
+
+    def driver(self, address):
+        link = self.readlink(DEVICES + address + "/driver")
+        return os.path.basename(link) if link else None
+
+    def override(self, address):
+        text = self.read_attribute(DEVICES + address + "/driver_override")
+        return None if text == "(null)" else text
+
+    def state(self):
+        return {address: (self.driver(address), self.override(address)) for address in NATIVE}
+
+    def reboot(self):
+        """As without a list in the image: every function at its own driver."""
+        self.locked.clear()
+        self.hang.clear()
+        for address, driver in NATIVE.items():
+            self.put(DEVICES + address + "/driver_override", "(null)\n")
+            functions.bind(self, address, driver)
+        self._nodes()
+        self.put("/proc/sys/kernel/random/boot_id", "second\n")
+
+    def machine(self, **changes):
+        """The machine document that the module would read. ``changes``: ``address=`` fields to replace."""
+        document = []
+        for address in NATIVE:
+            members = sorted(a for a, number in GROUPS.items() if number == GROUPS[address])
+            function = {
+                "address": address, "driver": self.driver(address), "group": int(GROUPS[address]),
+                "group_members": members, "is_bridge": False, "class": CLASSES[address], "used_by": [], "holders": [],
+            }
+            function.update(changes.get(address, {}))
+            document.append(function)
+        return {"functions": document, "host": {"usage_unknown": changes.get("unknown", [])}}

@@ -1,0 +1,289 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Functions change their driver while the host runs: all of them or none, and back again."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils._binding import manage, record
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+from ansible_collections.vfio.host.tests.unit.binding.kernel import AUDIO, GPU, NIC, Kernel, Killed
+
+GPU_AT, AUDIO_AT, NIC_AT = GPU["address"], AUDIO["address"], NIC["address"]
+ALL = (GPU, AUDIO, NIC)
+VFIO = ("vfio-pci", "vfio-pci")
+
+
+@pytest.fixture
+def host(tmp_path):
+    return Kernel(str(tmp_path))
+
+
+def go(host, devices=ALL, state="present", when="auto", check=False, **changes):
+    params = {"devices": [dict(device) for device in devices], "state": state, "when": when}
+    return manage.run(host, params, check, lambda machine: machine.machine(**changes))
+
+
+def ours(host):
+    return [host.read(asked.DEVICES), host.read(record.STATE), host.isdir(asked.ASKED_FOLDER), host.isdir(asked.STATE_FOLDER)]
+
+
+def test_all_go_to_vfio_now_and_no_reboot_is_needed(host):
+    result = go(host)
+    assert host.state() == dict.fromkeys([GPU_AT, AUDIO_AT, NIC_AT], VFIO)
+    assert result["changed"] and not result["reboot_required"] and result["deferred"] == []
+    assert [(f["driver"], f["bound"]) for f in result["functions"]] == [("vfio-pci", True)] * 3
+    assert {"before_header": "drivers", "after_header": "drivers",
+            "before": "%s bochs-drm\n%s snd_hda_intel\n%s e1000e\n" % (GPU_AT, AUDIO_AT, NIC_AT),
+            "after": "%s vfio-pci\n%s vfio-pci\n%s vfio-pci\n" % (GPU_AT, AUDIO_AT, NIC_AT)} in result["diff"]
+
+
+def test_a_second_run_changes_nothing_and_reads_no_machine(host):
+    go(host)
+    writes = list(host.writes)
+    params = {"devices": [dict(device) for device in ALL], "state": "present", "when": "now"}
+    assert not manage.run(host, params, False, None)["changed"]
+    assert host.writes == writes
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+@pytest.mark.parametrize("when", ["boot", "auto", "now"])
+def test_check_mode_predicts_what_the_run_does_and_writes_nothing(host, state, when):
+    if state == "absent":
+        go(host)
+    before, writes, files = host.state(), len(host.writes), ours(host)
+    predicted = go(host, state=state, when=when, check=True)
+    assert (host.state(), len(host.writes), ours(host)) == (before, writes, files)
+    assert predicted == go(host, state=state, when=when)
+
+
+def test_at_the_next_boot_means_that_nothing_is_bound_now(host):
+    result = go(host, when="boot")
+    assert host.writes == [] and result["reboot_required"] and result["changed"] and result["deferred"] == []
+
+
+def test_the_way_home_leaves_nothing(host):
+    before = host.state()
+    go(host)
+    result = go(host, (), state="absent")
+    assert result["changed"] and not result["reboot_required"]
+    assert host.state() == before and ours(host) == [None, None, False, False]
+    assert not go(host, (), state="absent")["changed"]
+
+
+def test_home_is_where_each_function_was_and_not_just_any_driver(host):
+    """One without a driver and one with an override by hand, as before."""
+    host.write_sysfs("/sys/bus/pci/devices/%s/driver/unbind" % AUDIO_AT, AUDIO_AT)
+    host.write_sysfs("/sys/bus/pci/devices/%s/driver_override" % NIC_AT, "e1000e\n")
+    before = host.state()
+    go(host)
+    assert host.state()[NIC_AT] == VFIO
+    go(host, (), state="absent")
+    assert host.state() == before
+
+
+def test_what_is_taken_off_the_list_goes_home_now(host):
+    go(host)
+    result = go(host, (NIC,))
+    assert host.state() == {GPU_AT: ("bochs-drm", None), AUDIO_AT: ("snd_hda_intel", None), NIC_AT: VFIO}
+    assert not result["reboot_required"] and sorted(record.read(host)[1]) == [NIC_AT]
+
+
+# -- not now -----------------------------------------------------------------------------------
+
+
+USED = {"kind": "disk", "what": "/srv is mounted from it", "chain": [], "finding": "VH201"}
+CONTROL = [{"pid": 8, "command": "wireplumber", "node": "/dev/snd/controlC0"}]
+OPEN = [{"pid": 7, "command": "Xorg", "node": "/dev/dri/card0"}]
+
+
+@pytest.mark.parametrize("changes, word", [
+    ({GPU_AT: {"used_by": [USED]}}, "the host uses it: /srv is mounted from it"),
+    ({GPU_AT: {"holders": OPEN}}, "Xorg (process 7) has /dev/dri/card0 open"),
+    ({GPU_AT: {"holders": CONTROL}}, "wireplumber (process 8) has /dev/snd/controlC0 open"),
+    ({GPU_AT: {"holders": None}}, "which processes have it open is not known"),
+    ({GPU_AT: {"group": None}}, "it has no IOMMU group: the IOMMU is off"),
+])
+def test_a_card_that_is_held_is_left_to_the_next_boot_as_a_whole(host, changes, word):
+    result = go(host, **changes)
+    assert host.state() == {GPU_AT: ("bochs-drm", None), AUDIO_AT: ("snd_hda_intel", None), NIC_AT: VFIO}
+    assert result["deferred"] == [
+        {"address": GPU_AT, "why": [word]},
+        {"address": AUDIO_AT, "why": ["%s goes with it, and is held" % GPU_AT]},
+    ]
+    assert result["reboot_required"]
+    assert not go(host, **changes)["changed"]
+
+
+@pytest.mark.parametrize("changes, word", [
+    ({GPU_AT: {"holders": OPEN}}, "Xorg"), ({"unknown": ["disk"]}, "what the host uses is not known in full (disk)")])
+def test_now_refuses_before_anything_is_touched(host, changes, word):
+    with pytest.raises(HostError) as caught:
+        go(host, when="now", **changes)
+    assert word in str(caught.value) and GPU_AT in str(caught.value) and "when: auto" in str(caught.value)
+    assert host.writes == [] and ours(host) == [None, None, False, False]
+
+
+def test_a_member_on_another_driver_would_spoil_the_group(host):
+    result = go(host, (GPU, NIC))
+    assert [d["address"] for d in result["deferred"]] == [GPU_AT]
+    assert "%s is in the same group and on driver snd_hda_intel" % AUDIO_AT in result["deferred"][0]["why"][0]
+    assert host.driver(GPU_AT) == "bochs-drm"
+
+
+def test_who_only_watches_a_card_does_not_hold_it(host):
+    watching = [{"pid": 1, "command": "systemd-logind", "node": "/dev/dri/card0"}]
+    assert go(host, **{GPU_AT: {"holders": watching}})["deferred"] == []
+
+
+def test_what_a_running_guest_has_is_not_taken_from_it(host):
+    go(host)
+    before = host.state()
+    guest = {GPU_AT: {"holders": [{"pid": 9, "command": "qemu-system-x86", "node": "/dev/vfio/7"}]}}
+    result = go(host, (), state="absent", **guest)
+    assert [d["address"] for d in result["deferred"]] == [GPU_AT, AUDIO_AT]
+    assert {a: s for a, s in host.state().items() if a != NIC_AT} == {a: s for a, s in before.items() if a != NIC_AT}
+    assert host.state()[NIC_AT] == ("e1000e", None) and result["reboot_required"]
+    again = go(host, (), state="absent")
+    assert again["changed"] and host.driver(GPU_AT) == "bochs-drm" and ours(host) == [None, None, False, False]
+
+
+# -- it does not work -----------------------------------------------------------------------------
+
+
+STEPS = [("driver_override", NIC_AT), ("unbind", GPU_AT), ("unbind", NIC_AT), ("drivers_probe", NIC_AT)]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_fails_puts_everything_back_and_says_which(host, step):
+    before = host.state()
+    host.refuse.add(step)
+    host.said = ["vfio-pci %s: something" % step[1], "e1000e: of no interest"]
+    with pytest.raises(HostError) as caught:
+        go(host)
+    text = str(caught.value)
+    assert step[0] in text and step[1] in text and "Device or resource busy" in text
+    assert "Every function is back at the driver that it had" in text
+    assert "The kernel said: vfio-pci %s: something" % step[1] in text and "of no interest" not in text
+    host.refuse.clear()
+    assert host.state() == before and ours(host) == [None, None, False, False]
+
+
+def test_a_driver_that_does_not_take_a_function_puts_everything_back(host):
+    before = host.state()
+    host.fail.add("vfio-pci")
+    with pytest.raises(HostError, match="driver vfio-pci did not take it"):
+        go(host)
+    assert host.state() == before
+
+
+def test_a_group_that_the_kernel_does_not_call_viable_puts_everything_back(host, monkeypatch):
+    before = host.state()
+    monkeypatch.setattr(host, "vfio_viable", lambda path: not path.endswith("8"))
+    with pytest.raises(HostError, match="does not call its group viable .*/dev/vfio/8"):
+        go(host)
+    assert host.state() == before
+
+
+def test_a_group_that_a_guest_has_open_is_viable(host):
+    host.open_groups.add("7")
+    assert go(host)["changed"]
+
+
+def test_a_module_that_is_not_there_changes_nothing(host):
+    before = host.state()
+    with pytest.raises(HostError, match="xyz_vfio_pci: modprobe -q xyz_vfio_pci ended with 1"):
+        go(host, (dict(NIC, driver="xyz_vfio_pci"),))
+    assert host.state() == before and ours(host) == [None, None, False, False]
+
+
+def test_a_driver_whose_probe_fails_on_the_way_back_is_told_and_the_others_are_home(host):
+    go(host)
+    host.fail.add("e1000e")
+    with pytest.raises(HostError) as caught:
+        go(host, (), state="absent")
+    assert "writing %r to /sys/bus/pci/drivers/e1000e/bind: No such device" % NIC_AT in str(caught.value)
+    assert host.state() == {GPU_AT: ("bochs-drm", None), AUDIO_AT: ("snd_hda_intel", None), NIC_AT: (None, None)}
+    assert NIC_AT in record.read(host)[1]
+    host.fail.clear()
+    assert go(host, (), state="absent")["changed"]
+    assert host.driver(NIC_AT) == "e1000e" and ours(host) == [None, None, False, False]
+
+
+# -- it hangs ----------------------------------------------------------------------------------------
+
+
+def test_a_driver_that_hangs_in_unbind_is_written_to_once_and_the_others_are_put_back(host):
+    before = host.state()
+    host.hang.add(("unbind", GPU_AT))
+    with pytest.raises(HostError) as caught:
+        go(host)
+    assert "did not end within" in str(caught.value) and "Not put back: %s" % GPU_AT in str(caught.value)
+    assert {a: s for a, s in host.state().items() if a != GPU_AT} == {a: s for a, s in before.items() if a != GPU_AT}
+    assert [address for name, address, value in host.writes if address == GPU_AT].count(GPU_AT) == 2  # override, unbind
+    assert record.read(host)[1][GPU_AT]["stuck"] == "first"
+
+
+def test_what_hangs_is_not_tried_again_before_a_reboot(host):
+    before = host.state()
+    host.hang.add(("unbind", GPU_AT))
+    with pytest.raises(HostError):
+        go(host)
+    writes = len(host.writes)
+    result = go(host, (GPU, AUDIO))
+    assert [w for w in host.writes[writes:] if w[1] == GPU_AT] == []
+    assert "not touched before a reboot" in result["deferred"][0]["why"][0] and result["reboot_required"]
+    with pytest.raises(HostError, match="not touched before a reboot"):
+        go(host, (GPU, AUDIO), when="now")
+    assert go(host, (), state="absent")["reboot_required"]
+    host.reboot()
+    assert go(host)["deferred"] == [] and host.driver(GPU_AT) == "vfio-pci"
+    go(host, (), state="absent")
+    assert host.state() == before and ours(host) == [None, None, False, False]
+
+
+# -- it is killed ------------------------------------------------------------------------------------
+
+
+def killed_at(host, at, **arguments):
+    """Whether the run came to its ``at``-th change and was killed before it."""
+    host.changes, host.kill_at = 0, at
+    try:
+        go(host, **arguments)
+    except Killed:
+        return True
+    finally:
+        host.kill_at = None
+    return False
+
+
+@pytest.mark.parametrize("then", ["again", "back"])
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_a_run_that_is_killed_before_any_change_is_finished_or_undone_by_the_next(tmp_path, state, then):
+    points = 0
+    for at in range(1, 100):
+        host = Kernel(str(tmp_path / str(at)))
+        before = host.state()
+        if state == "absent":
+            go(host)
+        if not killed_at(host, at, state=state):
+            break
+        points += 1
+        wanted = state if then == "again" else {"present": "absent", "absent": "present"}[state]
+        go(host, state=wanted)
+        if wanted == "present":
+            assert host.state() == dict.fromkeys(before, VFIO), at
+            go(host, (), state="absent")
+        assert host.state() == before, at
+        assert ours(host) == [None, None, False, False], at
+    assert points >= 9
+
+
+def test_fifty_times_there_and_back_leave_nothing(host):
+    before = host.state()
+    for dummy in range(50):
+        go(host)
+        go(host, (), state="absent")
+    assert host.state() == before and ours(host) == [None, None, False, False]
