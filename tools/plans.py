@@ -136,14 +136,14 @@ FAULTY = ("bookworm-grub", "trixie-systemd-boot", "trixie-uki")
 """Where faults are tried: one image of each way of booting."""
 
 
-def boots(what, image, seconds):
-    """A boot configuration there and back, or its faults, on booted hosts. A killed run's host is taken down first."""
+def boots(what, image, seconds, profile="p8h67"):
+    """A boot configuration there and back, its faults, or drivers changed in use, on booted hosts."""
     name = "boots-%s-%s" % (what[0], image)
+    title = "boot %s, %s, %s" % (what, image, profile)
     return [
-        Stage("boot %s, %s" % (what, image), [["python", "tools/boots/run.py", what, "--image", image]], seconds, 4 * seconds,
+        Stage(title, [["python", "tools/boots/run.py", what, "--image", image, "--profile", profile]], seconds, 4 * seconds,
               required=False, count=boots_count),
-        Stage("boot %s, %s, down" % (what, image), [lab_playbook("lab_down", name)], 5, 180, required=False,
-              undoes="boot %s, %s" % (what, image)),
+        Stage(title + ", down", [lab_playbook("lab_down", name)], 5, 180, required=False, undoes=title),
     ]
 
 
@@ -167,7 +167,8 @@ def test_all():
         Stage("lab of the whole way down", [lab_playbook("lab_down", "all")], 5, 180, required=False, undoes="lab of the whole way"),
     ] + amd("site", "guests", "second_run", "revert") + [
         stage for image in IMAGES for stage in boots("way", image, 1500)] + [
-        stage for image in FAULTY for stage in boots("faults", image, 5400)]
+        stage for image in FAULTY for stage in boots("faults", image, 5400)] + [
+        stage for profile in ("p8h67", "amd") for stage in boots("live", "bookworm-grub", 2400, profile)]
 
 
 def lab_up(name, variables):

@@ -94,7 +94,6 @@ options:
     type: str
     choices: [boot, auto, now]
     default: auto
-    version_added: "0.4.0"
 notes:
   - For the next boots the list has an effect only once M(vfio.host.initramfs) has put it into the images.
 seealso:

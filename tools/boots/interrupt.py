@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Goes into a lab host as sitecustomize.py: ends a module, or the machine, right before its N-th change.
 
-The changes are counted by Python's own audit events, so the module under test is the one that users run. What to do is
+The changes (writes to sysfs are some of them) are counted by Python's own audit events, so the module under test is the one that users run. What to do is
 read from the folder of this file: ``at`` (N) and ``how``: ``kill`` (SIGKILL to the module and all that it started), ``cut``
 (the machine restarts at once, nothing is synced) or ``during`` (SIGKILL one second into the N-th change, if that is a
 command). ``said`` tells what it was.
 """
 
+import mmap
 import os
 import signal
 import sys
@@ -17,7 +18,10 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink", "subprocess.Popen")
-COUNTED = [0]
+WRITES = os.O_WRONLY | os.O_RDWR
+MAIN = os.getpid()
+COUNTED = mmap.mmap(-1, 4)
+"""Shared with the children: one of them writes to sysfs."""
 
 
 def read(name):
@@ -47,11 +51,14 @@ def end():
         with open("/proc/sysrq-trigger", "w", encoding="ascii") as handle:
             handle.write("b")
         time.sleep(60)
-    for pid in below(os.getpid()):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except OSError:
-            pass
+    os.kill(MAIN, signal.SIGSTOP)  # it must not see its children end
+    for pid in below(MAIN):
+        if pid != os.getpid():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+    os.kill(MAIN, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -61,13 +68,18 @@ def later():
 
 
 def hook(event, arguments):
-    if event not in CHANGES:
+    if event == "open":
+        if not (os.fsdecode(arguments[0] if isinstance(arguments[0], (str, bytes)) else "").startswith("/sys/")
+                and (arguments[2] or 0) & WRITES):
+            return
+    elif event not in CHANGES:
         return
     text = "%s %s" % (event, " ".join(str(part)[:120] for part in arguments[:2]))
     if "ansible" in text and "vfio" not in text.replace("vfio.host", ""):
         return  # its own temporary files
-    COUNTED[0] += 1
-    if COUNTED[0] != AT:
+    count = int.from_bytes(COUNTED[:4], "little") + 1
+    COUNTED[:4] = count.to_bytes(4, "little")
+    if count != AT:
         return
     fd = os.open(os.path.join(HERE, "said"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.write(fd, text.encode("utf-8", "replace"))

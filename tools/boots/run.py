@@ -5,6 +5,7 @@
 
     python tools/boots/run.py way                                   the whole way on Debian 12 with GRUB
     python tools/boots/run.py way --image trixie-systemd-boot       on another image of the role lab
+    python tools/boots/run.py live                                  drivers changed while the host runs
     python tools/boots/run.py faults --image trixie-uki --only panic
     python tools/boots/run.py way --keep                            leave the host running after a failure
 """
@@ -24,13 +25,14 @@ sys.path.append(os.path.join(os.path.dirname(os.path.dirname(HERE)), ".build", "
 
 # pylint: disable=wrong-import-position
 import faults
+import live
 import way
 from host import Failed, TestHost
 
 
 def options(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["way", "faults"])
+    parser.add_argument("what", choices=["way", "live", "faults"])
     parser.add_argument("--image", default="bookworm-grub")
     parser.add_argument("--profile", default="p8h67")
     parser.add_argument("--only", default="", metavar="NAME,...", help="only these steps or faults")
@@ -61,8 +63,9 @@ def main(arguments):
         host.up()
         print("host %s is up after %d s" % (host.name, time.monotonic() - begun), flush=True)
     try:
-        if args.what == "way":
-            steps = [step for step in way.STEPS if not names or step.__name__ in names]
+        if args.what != "faults":
+            every = {"way": way, "live": live}[args.what].STEPS
+            steps = [step for step in every if not names or step.__name__ in names]
             start = [step.__name__ for step in steps].index(args.start) if args.start else 0
             seen = host.remembered() if start else {}
             for step in steps[start:]:

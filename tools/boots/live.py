@@ -1,0 +1,268 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Functions change their driver while the host runs: there and back, held, hanging, killed. One host for all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+
+import faults
+from host import BOOT_DEADLINE, differences
+from way import HOSTS_OWN, expect
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BOARD = [
+    {"add": "pcie-root-port", "at": "1e.0", "properties": "id=nvme_port,chassis=9"},
+    {"add": "nvme", "at": "nvme_port/00.0", "properties": "serial=first", "disk": "first", "size": 64},
+    {"add": "pcie-root-port", "at": "03.0", "properties": "id=twin_port,chassis=10"},
+    {"add": "nvme", "at": "twin_port/00.0", "properties": "serial=second", "disk": "second", "size": 64},
+]
+HOLD = """
+import os, socket, sys, time
+fd = os.open(sys.argv[1], os.O_RDWR)
+if sys.argv[2] == "hidden":  # in flight between two sockets: no process is seen to have it
+    ours, theirs = socket.socketpair()
+    socket.send_fds(ours, [b"x"], [fd])
+    os.close(fd)
+time.sleep(3600)
+"""
+CARD = ("0000:01:00.0", "0000:01:00.1")
+
+
+def slots(host):
+    """``{name: address}`` of what is bound here, by what it is: bus numbers follow from the board."""
+    found = {}
+    for line in host.run("cd /sys/bus/pci/devices && for f in *; do echo $f $(cat $f/vendor $f/device); done").splitlines():
+        address, vendor, device = line.split()
+        found.setdefault((vendor[2:], device[2:]), []).append(address)
+    nvme = found["1b36", "0010"]
+    return {
+        "gpu": found["1234", "1111"][-1], "audio": found["8086", "293e"][1] if len(found["8086", "293e"]) > 1 else None,
+        "second": found["1002", "5046"][0], "nic": found["10ec", "8139"][0], "xhci": found["1033", "0194"][0],
+        "nvme": nvme[0], "twin": nvme[1],
+    }
+
+
+def devices(host, seen, *names):
+    """Identities of these, each card with all its functions."""
+    wanted = []
+    for name in names or ("gpu", "second", "nic", "xhci", "nvme"):
+        slot = seen["slots"][name].rpartition(".")[0]
+        addresses = host.run("ls -d /sys/bus/pci/devices/%s.*" % slot).split()
+        wanted += [faults.identity(host, os.path.basename(address)) for address in sorted(addresses)]
+    return wanted
+
+
+def binding(host, wanted, when="now", **more):
+    return host.module("vfio_binding", dict({"devices": wanted, "when": when}, **more.pop("options", {})), **more)
+
+
+def home(host, **more):
+    return host.module("vfio_binding", {"state": "absent", "when": "now"}, **more)
+
+
+def state(host):
+    """Driver and override of every function of the machine."""
+    return dict(line.split(" ", 1) for line in host.run(
+        "cd /sys/bus/pci/devices && for f in *; do "
+        "echo $f $(basename $(readlink $f/driver || echo none)) $(cat $f/driver_override); done").splitlines())
+
+
+def sound(host, seen):
+    trouble = host.kernel_trouble()
+    expect(not trouble, "the kernel log has %s" % trouble[:3])
+    own = host.drivers(*HOSTS_OWN)
+    expect(own == HOSTS_OWN, "the host's own devices: %s" % own)
+
+
+def as_at_first(host, seen, left=()):
+    now = state(host)
+    wrong = {a: (seen["state"][a], now[a]) for a in now if now[a] != seen["state"][a] and a not in left}
+    expect(not wrong, "not as before: %s" % wrong)
+    found = differences(seen["files"], host.files())
+    expect(not found or left, "files are not as before: %s" % found[:5])
+    nodes = host.run("ls /dev/vfio").split()
+    expect(nodes == ["vfio"] or left, "nodes left: %s" % nodes)
+    sound(host, seen)
+
+
+# -- steps -------------------------------------------------------------------------------------------------------------
+
+
+def iommu_on(host, seen):
+    """The IOMMU on, and the board with two NVMe controllers of one make."""
+    if host.profile != "amd":  # its IOMMU is on by default
+        host.module("kernel_cmdline", {"parameters": ["intel_iommu=on"]})
+    lab = host.lab()
+    host.run("sync")
+    lab.power_off()
+    lab.power_on(board=BOARD, timeout=BOOT_DEADLINE)
+    host.run("modprobe vfio-pci; modprobe snd_hda_intel; systemctl is-system-running --wait", check=False, timeout=BOOT_DEADLINE)
+    seen["slots"] = slots(host)
+    seen["state"], seen["files"] = state(host), host.files()
+    return "%s" % seen["slots"]
+
+
+def there(host, seen):
+    """Two cards, a NIC, a USB controller and an NVMe controller in one transaction; its twin stays."""
+    wanted = devices(host, seen)
+    predicted = binding(host, wanted, check_mode=True)
+    expect(state(host) == seen["state"], "the check run moved something")
+    begun = time.monotonic()
+    done = binding(host, wanted)
+    seconds = time.monotonic() - begun
+    for field in ("changed", "functions", "deferred", "reboot_required", "diff"):
+        expect(predicted[field] == done[field], "%s predicted as %s, and is %s" % (field, predicted[field], done[field]))
+    now = state(host)
+    moved = {item["address"] for item in wanted}
+    wrong = {a: now[a] for a in now if (now[a] == "vfio-pci vfio-pci") != (a in moved)}
+    expect(not wrong, "drivers: %s" % wrong)
+    begun = time.monotonic()
+    expect(not binding(host, wanted)["changed"], "the second run changes something")
+    sound(host, seen)
+    return "%d functions in %d s, predicted exactly; second run changed=0 in %d s; the twin stays" % (
+        len(wanted), seconds, time.monotonic() - begun)
+
+
+def guest_has_it(host, seen):
+    """A guest is given the NIC by QEMU, stopped before its first instruction: nothing takes it away."""
+    host.run("systemd-run --unit=holder-guest -p LimitMEMLOCK=infinity qemu-system-x86_64 -accel tcg -m 64 -display none -S "
+             "-nodefaults -device vfio-pci,host=%s" % seen["slots"]["nic"])
+    end = time.monotonic() + 120
+    while "/dev/vfio/" not in host.run("ls -l /proc/$(systemctl show -P MainPID holder-guest)/fd | grep -o '/dev/vfio/[0-9]*$'",
+                                       check=False) and time.monotonic() < end:
+        time.sleep(2)
+    before = state(host)
+    refused = home(host, fail=True)
+    expect("qemu" in refused["msg"] and seen["slots"]["nic"] in refused["msg"], "said: %s" % refused["msg"])
+    expect(state(host) == before, "it moved something")
+    auto = host.module("vfio_binding", {"state": "absent", "when": "auto"})
+    expect([one["address"] for one in auto["deferred"]] == [seen["slots"]["nic"]], "deferred: %s" % auto["deferred"])
+    expect(host.drivers(seen["slots"]["nic"])[seen["slots"]["nic"]] == "vfio-pci", "it was taken from the guest")
+    host.run("systemctl stop holder-guest")
+    home(host)
+    as_at_first(host, seen)
+    return "refused with %r, the others went home; home once the guest had ended" % refused["msg"][52:130]
+
+
+def fifty_times(host, seen):
+    """There and back fifty times: no file, node, override or line of the kernel log is left."""
+    wanted = devices(host, seen)
+    play = [{"hosts": "lab", "gather_facts": False, "tasks": [
+        {"name": "There", "vfio.host.vfio_binding": {"devices": wanted, "when": "now"}, "register": "there"},
+        {"name": "Back", "vfio.host.vfio_binding": {"state": "absent", "when": "now"}, "register": "back"},
+        {"name": "Both did something", "ansible.builtin.assert": {"that": [
+            "there is changed", "back is changed", "not there.reboot_required", "not back.reboot_required"]}},
+    ]}]
+    path = os.path.join(host.folder, "there_and_back.yml")
+    with open(path, "w", encoding="utf-8") as handle:
+        json.dump(play * 50, handle)
+    before = host.run("ps -eo comm | sort | uniq -c | sort -rn | grep -cv '\\<ps\\>\\|sort\\|uniq\\|grep\\|kworker'", check=False)
+    dummy, dummy, seconds = host.playbook(path)
+    as_at_first(host, seen)
+    after = host.run("ps -eo comm | sort | uniq -c | sort -rn | grep -cv '\\<ps\\>\\|sort\\|uniq\\|grep\\|kworker'", check=False)
+    return "100 transactions of %d functions in %d s; as at first (%s kinds of processes before, %s after)" % (
+        len(wanted), seconds, before.strip(), after.strip())
+
+
+def not_the_whole_group(host, seen):
+    """A display without its audio function, behind a port without ACS: the group also has a bridge, which stays."""
+    wanted = [faults.identity(host, seen["slots"]["gpu"])]
+    refused = binding(host, wanted, fail=True)
+    expect("is in the same group and on driver snd_hda_intel" in refused["msg"], "said: %s" % refused["msg"])
+    as_at_first(host, seen)
+    return "refused: %s" % refused["msg"][:160]
+
+
+def holder(host, name, node, how="seen"):
+    subprocess.run(host.ssh() + ["cat > /run/hold.py"], input=HOLD, text=True, check=True, timeout=60)
+    host.run("systemd-run --unit=holder-%s python3 /run/hold.py %s %s; sleep 3" % (name, node, how))
+
+
+def control_node(host, address):
+    return "/dev/snd/" + host.run("basename $(ls -d /sys/bus/pci/devices/%s/sound/card*/controlC*)" % address).strip()
+
+
+def held(host, seen):
+    """A program has the mixer of the card's audio function open."""
+    audio = seen["slots"]["gpu"][:-1] + "1"
+    node = control_node(host, audio)
+    holder(host, "mixer", node)
+    wanted = devices(host, seen, "gpu", "nic")
+    refused = binding(host, wanted, fail=True)
+    expect(node in refused["msg"] and "python3" in refused["msg"], "said: %s" % refused["msg"])
+    as_at_first(host, seen)
+    auto = binding(host, wanted, when="auto")
+    expect(sorted(one["address"] for one in auto["deferred"]) == [audio[:-1] + "0", audio], "deferred: %s" % auto["deferred"])
+    expect(auto["reboot_required"] and host.drivers(seen["slots"]["nic"]).popitem()[1] == "vfio-pci", "the NIC is not bound")
+    host.run("systemctl stop holder-mixer")
+    home(host)
+    as_at_first(host, seen)
+    return "now: refused, %s is named; auto: the card waits, the NIC is bound" % node
+
+
+def probe_fails_on_the_way_back(host, seen):
+    """The sound driver is told to take no device; then the way home of the card's audio function is closed."""
+    wanted = devices(host, seen, "gpu", "nic")
+    binding(host, wanted)
+    audio = seen["slots"]["gpu"][:-1] + "1"
+    host.run("modprobe -r snd_hda_intel && modprobe snd_hda_intel enable=0,0,0,0,0,0,0,0")
+    failed = home(host, fail=True)
+    expect(audio in failed["msg"] and "snd_hda_intel/bind" in failed["msg"], "said: %s" % failed["msg"])
+    now = state(host)
+    expect(now[seen["slots"]["gpu"]] == seen["state"][seen["slots"]["gpu"]], "the others are not home: %s" % now)
+    host.run("modprobe -r snd_hda_intel && modprobe snd_hda_intel")
+    home(host)
+    as_at_first(host, seen)
+    return "said %r; home once the driver took it" % failed["msg"][:150]
+
+
+def killed(host, seen):
+    """SIGKILL before each change, there and back; by turns the next run finishes it or takes it back."""
+    wanted = devices(host, seen, "gpu", "nic")
+    there = {"devices": wanted, "when": "now"}
+    points = faults.each_point(host, "kill", "vfio_binding", there, {"state": "absent", "when": "now"})
+    as_at_first(host, seen)
+    at = 1
+    while at < faults.MOST_POINTS:
+        host.module("vfio_binding", there)
+        what = faults.interrupted(host, "vfio_binding", {"state": "absent", "when": "now"}, at, "kill")
+        if what is None:
+            break
+        print("    back: killed before change %d: %s" % (at, what), flush=True)
+        if at % 2:
+            host.module("vfio_binding", there)
+        home(host)
+        as_at_first(host, seen)
+        at += 1
+    host.run("rm -rf " + faults.KILLER)
+    as_at_first(host, seen)
+    return "%d points there, %d back" % (points, at - 1)
+
+
+def hangs(host, seen):
+    """The mixer is open where nobody sees it: the driver waits for it in unbind, for ever."""
+    audio = seen["slots"]["gpu"][:-1] + "1"
+    holder(host, "hidden", control_node(host, audio), "hidden")
+    wanted = devices(host, seen, "gpu", "nic")
+    begun = time.monotonic()
+    failed = binding(host, wanted, fail=True)
+    seconds = time.monotonic() - begun
+    for words in ("did not end within 10 s", "the kernel is in", "snd_card_free", "Not put back: " + audio):
+        expect(words in failed["msg"], "%r is not in: %s" % (words, failed["msg"]))
+    as_at_first(host, seen, left=(audio,))
+    again = binding(host, wanted, when="auto")
+    expect({one["address"] for one in again["deferred"]} == {audio, seen["slots"]["gpu"]}, "deferred: %s" % again["deferred"])
+    host.reboot()
+    host.run("modprobe vfio-pci; modprobe snd_hda_intel", check=False)
+    binding(host, wanted)
+    home(host)
+    as_at_first(host, seen)
+    return "given up after %d s, with the kernel's stack; not tried again before the reboot; the host stayed usable" % seconds
+
+
+STEPS = (iommu_on, there, guest_has_it, fifty_times, not_the_whole_group, held, probe_fails_on_the_way_back, killed, hangs)
