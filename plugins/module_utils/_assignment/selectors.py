@@ -12,33 +12,55 @@ import re
 
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import normalise, slot_of, sort_key
 
-SELECTORS = ("address", "id", "match")
-KEYS = ("name",) + SELECTORS + ("functions", "count")
+SELECTORS = ("address", "id", "match", "slot", "serial", "behind", "usb_of")
+KEYS = ("name",) + SELECTORS + ("functions", "count", "exclude")
 MAX_CANDIDATES = 40
 """Rows of a candidate table at most: a server has hundreds of functions."""
 
 _ID = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{4}$")
+_SERIAL = re.compile(r"^[0-9a-f]{2}(-[0-9a-f]{2}){7}$")
+_USB = re.compile(r"^(\d+-\d+(\.\d+)*|usb\d+-port\d+)$")
 
 
 def select(machine, spec, matcher):
     """The functions one device entry selects, sorted by address.
 
     :param machine: machine document (schema 2).
-    :param spec: ``{name, address | id | match, functions: all|listed, count: slots}``.
+    :param spec: ``{name, address | id | match | slot | serial | behind | usb_of, functions: all|listed, count: slots,
+        exclude: [address, slot or id]}``.
     :param matcher: ``(expression, functions) -> functions``; raises ValueError on a bad expression.
     Raises ValueError naming the device, the value and the remedy; where the selection is not
     exactly ``count`` slots (default 1) the message holds a table of the candidates.
     """
     name, selector = check_spec(spec)
     functions = sorted(functions_of(machine), key=lambda f: sort_key(f["address"]))
-    matched = _matched(functions, name, selector, spec[selector], matcher)
+    left_out = _excluded(functions, name, spec.get("exclude") or [])
+    matched = [f for f in _matched(functions, name, selector, spec[selector], matcher) if f["address"] not in left_out]
     slots = {slot_of(f["address"]) for f in matched}
     wanted = spec.get("count", 1)
     if len(slots) != wanted:
         raise ValueError(_miscount(name, selector, spec[selector], functions, matched, len(slots), wanted))
     if spec.get("functions", "all") == "listed":
         return matched
-    return [f for f in functions if slot_of(f["address"]) in slots]
+    return [f for f in functions if slot_of(f["address"]) in slots and f["address"] not in left_out]
+
+
+def _excluded(functions, name, given):
+    """Addresses that an entry leaves out; an item that leaves nothing out is an error, since it is a slip."""
+    if not isinstance(given, list):
+        raise ValueError("device %s: exclude is %r; it is a list of addresses, slots and ids" % (name, given))
+    found = set()
+    for item in given:
+        place = "device %s, exclude" % name
+        if isinstance(item, str) and _ID.match(item.strip().lower()):
+            hits = {f["address"] for f in functions if f["id"] == item.strip().lower()}
+        else:
+            address = normalise(item, place)
+            hits = {f["address"] for f in functions if address in (f["address"], slot_of(f["address"]))}
+        if not hits:
+            raise ValueError("%s: %s is nothing on this machine" % (place, item))
+        found |= hits
+    return found
 
 
 def functions_of(machine):
@@ -81,8 +103,10 @@ def check_spec(spec):
 
 def _matched(functions, name, selector, value, matcher):
     place = "device %s, %s" % (name, selector)
-    if selector == "address":
+    if selector in ("address", "slot"):
         address = normalise(value, place)
+        if selector == "slot" and "." in address:
+            raise ValueError("%s: %s is a function; write its slot, %s" % (place, value, slot_of(address)))
         return [f for f in functions if address in (f["address"], slot_of(f["address"]))]
     if not isinstance(value, str):
         raise ValueError("%s: %r is not text; put the value in quotes" % (place, value))
@@ -91,11 +115,49 @@ def _matched(functions, name, selector, value, matcher):
         if not _ID.match(identifier):
             raise ValueError("%s: %r is not an id; write vendor:device like 10de:1380" % (place, value))
         return [f for f in functions if f["id"] == identifier]
+    if selector in _BY_TEXT:
+        return _BY_TEXT[selector](functions, value.strip().lower(), place)
     try:
         addresses = {f["address"] for f in matcher(value, functions)}
     except ValueError as exc:
         raise ValueError("%s: %s" % (place, exc)) from exc
     return [f for f in functions if f["address"] in addresses]
+
+
+def _by_serial(functions, value, place):
+    number = value.replace(":", "-")
+    if not _SERIAL.match(number):
+        raise ValueError("%s: %r is not a serial number; write it like 52-54-00-ff-ff-12-34-56" % (place, value))
+    return [f for f in functions if f.get("serial") == number]
+
+
+def _behind(functions, value, place):
+    """Everything below a bridge but the bridges there, whatever the numbers of the buses are today."""
+    address = normalise(value, place)
+    parents = {f["address"]: f.get("parent") for f in functions}
+    if not any(f["address"] == address and f.get("is_bridge") for f in functions):
+        raise ValueError("%s: %s is no bridge of this machine; write the address of a port" % (place, value))
+
+    def below(at):
+        for dummy in parents:
+            at = parents.get(at)
+            if at is None or at == address:
+                break
+        return at == address
+
+    return [f for f in functions if not f.get("is_bridge") and below(f["address"])]
+
+
+def _usb_of(functions, value, place):
+    """The controller of a USB port (``1-3``, ``usb1-port3``), or that of a plugged device's id."""
+    if not _USB.match(value) and not _ID.match(value):
+        raise ValueError("%s: %r is no USB port; write 1-3 or usb1-port3, as in /sys/bus/usb/devices, or the id of a device "
+                         "that is plugged in there, like 046d:c52b" % (place, value))
+    return [f for f in functions
+            if any(value in (device["path"], device["port"], device["id"]) for device in f.get("usb_devices") or ())]
+
+
+_BY_TEXT = {"serial": _by_serial, "behind": _behind, "usb_of": _usb_of}
 
 
 def _miscount(name, selector, value, functions, matched, found, wanted):

@@ -37,11 +37,17 @@ def error(machine, **spec):
     {"address": " 0000:01:00.0 "},
     {"id": "10de:1380"},
     {"id": "10DE:1380"},
+    {"slot": "01:00"},
+    {"serial": "52-54-00-FF-FF-12-34-56"},
+    {"serial": "52:54:00:ff:ff:12:34:56"},
+    {"behind": "00:01.0"},
     {"match": "vendor == '10de' && class_name == 'vga'"},
     {"match": "capabilities.msi && starts_with(address, '0000:01')"},
 ])
 def test_the_whole_slot_is_the_default(selector):
-    assert chosen(p8h67_on(), **selector) == ["01:00.0", "01:00.1"]
+    machine = p8h67_on()
+    at(machine, "01:00.0")["serial"] = "52-54-00-ff-ff-12-34-56"
+    assert chosen(machine, **selector) == ["01:00.0", "01:00.1"]
 
 
 def test_listed_takes_only_what_matched():
@@ -130,3 +136,51 @@ def test_addresses():
     assert normalise("10000:E1:00.0", "here") == "10000:e1:00.0"
     order = ["0000:00:1f.3", "0000:0a:00.0", "0001:00:00.0", "10000:00:00.0"]
     assert sorted(reversed(order), key=sort_key) == order
+
+
+def test_a_serial_number_tells_twins_apart():
+    machine = build(TWINS)
+    at(machine, "07:00.0")["serial"] = "00-00-00-00-00-00-00-07"
+    assert chosen(machine, serial="00-00-00-00-00-00-00-07") == ["07:00.0", "07:00.1"]
+    assert "serial 'aa-" in error(machine, serial="aa-00-00-00-00-00-00-07")
+
+
+def test_behind_a_port_is_everything_below_it_but_bridges():
+    machine = p8h67_on()
+    assert chosen(machine, behind="00:1c.7") == ["06:00.0"]
+    assert "is no bridge of this machine" in error(machine, behind="06:00.0")
+    assert "nothing on this machine matches" in error(build(P8H67.replace("06:00.0 conventional 1102:0002 audio < 05:00.0", "")),
+                                                      behind="00:1c.7")
+
+
+USB = [{"path": "1-2.1", "id": "046d:c52b", "product": "Receiver", "kinds": ["keyboard"], "port": "usb1-port2"}]
+
+
+@pytest.mark.parametrize("value", ["1-2.1", "usb1-port2", "046d:c52b", "046D:C52B"])
+def test_the_controller_of_a_usb_port(value):
+    machine = p8h67_on()
+    at(machine, "03:00.0")["usb_devices"] = USB
+    assert chosen(machine, usb_of=value) == ["03:00.0"]
+    assert "nothing on this machine matches" in error(machine, usb_of="2-1")
+
+
+@pytest.mark.parametrize("spec, word", [
+    ({"slot": "01:00.0"}, "is a function; write its slot, 0000:01:00"),
+    ({"serial": "123"}, "'123' is not a serial number"),
+    ({"usb_of": "left front"}, "'left front' is no USB port; write 1-3"),
+    ({"behind": "somewhere"}, "'somewhere' is not a PCI address"),
+    ({"id": "10de:1380", "exclude": "01:00.0"}, "exclude is '01:00.0'; it is a list"),
+    ({"id": "10de:1380", "exclude": ["0a:00.0"]}, "exclude: 0a:00.0 is nothing on this machine"),
+    ({"id": "10de:1380", "exclude": [7]}, "7 is not text"),
+])
+def test_a_bad_selector_is_named_with_its_remedy(spec, word):
+    assert word in error(p8h67_on(), **spec)
+
+
+@pytest.mark.parametrize("exclude", [["07:00.0"], ["0000:07:00"], ["07:00"]])
+def test_exclude_leaves_out_before_it_is_counted(exclude):
+    assert chosen(build(TWINS), id="10de:1380", exclude=exclude) == ["01:00.0", "01:00.1"]
+
+
+def test_exclude_leaves_a_function_of_the_slot_out():
+    assert chosen(p8h67_on(), slot="01:00", exclude=["10de:0fbc"]) == ["01:00.0"]
