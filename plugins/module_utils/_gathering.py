@@ -44,7 +44,7 @@ def gather(host, roms=False):
         storage.read(inputs),
         boot_storage.read(inputs),
         network.use(session, net),
-        display.use(functions, seen["framebuffer"], seen["sessions"], display.read(inputs)),
+        display.use(functions, seen["framebuffer"], seen["sessions"], display.read(inputs), seen.pop("firmware")),
         holders.use(functions),
         usb.use(inputs, functions),
         chipset.uses(inputs, functions),

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import way
-from host import BOOT_DEADLINE, Failed, differences
+from host import BOARDS, BOOT_DEADLINE, Failed, differences
 from way import CARDS, arguments, as_before, as_wanted, expect
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -207,7 +207,7 @@ def moved(host, seen):
     report = []
     for title, board, expected in MOVES:
         lab.power_off()
-        lab.power_on(board=board, timeout=BOOT_DEADLINE)
+        lab.power_on(board=BOARDS.get(host.image, []) + board, timeout=BOOT_DEADLINE)
         said = host.log()
         on_vfio = host.run("cd /sys/bus/pci/drivers/vfio-pci && ls -d 0000* || true").split()
         expect(sorted(on_vfio) == sorted(expected), "%s: on vfio-pci are %s; the script said: %s" % (title, on_vfio, said))

@@ -27,6 +27,13 @@ CPUS = 1
 HASHED = ("/etc", "/boot", "/boot/efi", "/efi", "/usr/lib/dracut", "/usr/lib/kernel", "/usr/lib/systemd/system", "/var/lib/vfio-host")
 """What must be byte for byte as it was after the way back; what is not there is left out."""
 
+BOARDS = {
+    # UEFI starts the first display that it finds, and that has to be the host's own.
+    image: [{"move": "cpu_port", "to": "03.0"}]
+    for image in ("bookworm-grub-efi-dracut", "trixie-grub-efi-dracut", "trixie-systemd-boot", "trixie-uki")
+}
+"""Changes of the lab's board, by image."""
+
 EXEMPT = {
     r"/boot/(efi/)?loader/random-seed": "a random seed, new at every boot",
     r"/boot/grub/grubenv": "GRUB's environment block: the choice of a one-shot entry leaves its padding",
@@ -59,7 +66,7 @@ class TestHost:
     def _lab(self, playbook):
         variables = {
             "lab_name": self.name, "lab_states": LABS, "lab_cache": os.path.join(BUILD, "cache", "lab"),
-            "lab_image": self.image, "lab_profile": self.profile, "lab_timeout": BOOT_DEADLINE, "lab_cpus": CPUS,
+            "lab_image": self.image, "lab_profile": self.profile, "lab_timeout": BOOT_DEADLINE, "lab_cpus": CPUS, "lab_board": BOARDS.get(self.image, []),
         }  # fmt: skip
         argv = ["ansible-playbook", "vfio.host." + playbook, "-e", json.dumps(variables)]
         done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=2400, check=False)

@@ -6,7 +6,8 @@
 
 """What the kernel writes to, who is logged in, and the firmware's framebuffer.
 
-Sources: /proc/consoles (proc(5)), logind's files in /run/systemd/sessions, /proc/iomem.
+Sources: /proc/consoles (proc(5)), logind's files in /run/systemd/sessions, /proc/iomem, and what the boot loader told
+the kernel of the screen (Documentation/arch/x86/zero-page.rst, struct screen_info).
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ CONSOLES = "/proc/consoles"
 ACTIVE = "/sys/class/tty/console/active"
 SESSIONS = "/run/systemd/sessions"
 IOMEM = "/proc/iomem"
+BOOT_PARAMS = "/sys/kernel/boot_params/data"
+VIDEO_VLFB, VIDEO_EFI = 0x23, 0x70
+"""orig_video_isVGA of a screen that is a framebuffer."""
 
 KINDS = (
     (re.compile(r"tty\d+$"), "screen"),
@@ -34,12 +38,14 @@ the drivers on it. A driver made for the GPU puts an end to all of them."""
 
 
 def read(inputs, functions):
-    """``{consoles, sessions, framebuffer}`` as the document has them, and ``uses``: consoles on serial cards."""
+    """``{consoles, sessions, framebuffer}`` as the document has them, ``uses``: consoles on serial cards, and
+    ``firmware``: the function that the firmware's framebuffer was on when the kernel started, or None."""
     consoles = _consoles(inputs)
     return {
         "consoles": consoles,
         "sessions": _sessions(inputs.host),
         "framebuffer": _framebuffer(inputs, functions),
+        "firmware": _bar(screen_base(inputs.host.read_bytes(BOOT_PARAMS, 0x40) or b""), functions),
         "uses": _uses(inputs.host, consoles),
     }
 
@@ -120,7 +126,22 @@ def find_framebuffer(rows, functions):
     return best[1] if best else None
 
 
+def screen_base(params):
+    """Address of the framebuffer that the firmware has set up, by struct boot_params; None without one. Pure.
+
+    It tells what /proc/iomem no longer does once a GPU's own driver runs, and will do again without that driver.
+    """
+    if len(params) < 0x3E or params[0x0F] not in (VIDEO_VLFB, VIDEO_EFI):
+        return None
+    base = int.from_bytes(params[0x18:0x1C], "little")
+    if int.from_bytes(params[0x36:0x3A], "little") & 2:  # VIDEO_CAPABILITY_64BIT_BASE
+        base |= int.from_bytes(params[0x3A:0x3E], "little") << 32
+    return base or None
+
+
 def _bar(start, functions):
+    if start is None:
+        return None
     for function in functions:
         for resource in function["resources"]:
             if "mem" in resource["flags"] and 0 <= start - resource["start"] < resource["size"]:

@@ -40,13 +40,14 @@ def read(inputs):
     return cards
 
 
-def use(functions, framebuffer=None, sessions=(), cards=None):
+def use(functions, framebuffer=None, sessions=(), cards=None, firmware=None):
     """``(uses, unknowns)``: the firmware's display, or the only one there is; the displays of graphical sessions. Pure.
 
     :param framebuffer: ``{name, start, end, function}`` or None; sessions: as in the document.
+    :param firmware: the function that the firmware's framebuffer was on at the start, or None.
     :param cards: as of read(). ``holders`` of the functions are set already where they are known.
     """
-    uses, unknowns = _boot_display(functions, framebuffer)
+    uses, unknowns = _boot_display(functions, framebuffer, firmware)
     boot = [use["function"] for use in uses]
     for session in sessions:
         if session["active"] and session["type"] in ("x11", "wayland") and session["seat"] and not session["remote"]:
@@ -62,12 +63,15 @@ def _use(what, link, address, finding):
     return {"kind": "display", "what": what, "chain": [what, link, address], "function": address, "finding": finding}
 
 
-def _boot_display(functions, framebuffer):
+def _boot_display(functions, framebuffer, firmware):
     displays = [function for function in functions if function["class_name"] in WITH_OUTPUTS]
     chosen = {function["address"]: "boot_vga" for function in displays if function["boot_vga"]}
     if framebuffer and framebuffer["function"]:
         # Also when boot_vga says otherwise: a GPU without VGA registers has no such attribute
         chosen.setdefault(framebuffer["function"], "framebuffer %s" % framebuffer["name"])
+    if firmware:
+        # Its own driver has ended the framebuffer; given away, the function would have it again at the next boot
+        chosen.setdefault(firmware, "the firmware's framebuffer at the start")
     if not chosen and len(displays) == 1:
         chosen = {displays[0]["address"]: "the only display"}
     if not chosen and displays:

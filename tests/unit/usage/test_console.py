@@ -85,6 +85,39 @@ def test_the_firmwares_framebuffer(tmp_path, text, expected):
     assert "/proc/iomem" not in found.missing()
 
 
+def screen(kind, base, wide=False):
+    """The first bytes of struct boot_params."""
+    params = bytearray(0x40)
+    params[0x0F] = kind
+    params[0x18:0x1C] = (base & 0xFFFFFFFF).to_bytes(4, "little")
+    params[0x36:0x3A] = (2 if wide else 0).to_bytes(4, "little")
+    params[0x3A:0x3E] = (base >> 32).to_bytes(4, "little")
+    return bytes(params)
+
+
+@pytest.mark.parametrize("params, expected", [
+    (screen(console.VIDEO_EFI, 0xC3000000), 0xC3000000),
+    (screen(console.VIDEO_VLFB, 0xE0000000), 0xE0000000),
+    (screen(console.VIDEO_EFI, 0x4000000000, wide=True), 0x4000000000),
+    (screen(console.VIDEO_EFI, 0x40C3000000), 0xC3000000),  # without the flag the upper half is none
+    (screen(0x01, 0xC3000000), None),  # a text screen
+    (screen(console.VIDEO_EFI, 0), None),
+    (screen(console.VIDEO_EFI, 0xC3000000)[:0x20], None),
+    (b"", None),
+])
+def test_the_screen_that_the_firmware_has_set_up(params, expected):
+    assert console.screen_base(params) == expected
+
+
+def test_the_firmwares_screen_is_on_the_function_in_whose_bar_it_lies(tmp_path):
+    made = machine(tmp_path)
+    made.write("/sys/kernel/boot_params/data", screen(console.VIDEO_EFI, 0xF0001000))
+    found = Found(made)
+    assert found.console["firmware"] == found.functions[0]["address"]
+    made.write("/sys/kernel/boot_params/data", screen(console.VIDEO_EFI, 0xE0000000))
+    assert Found(made).console["firmware"] is None
+
+
 @pytest.mark.parametrize("text", [None, "", "00000000-00000000 : Reserved\n  00000000-00000000 : BOOTFB\n"])
 def test_addresses_that_are_hidden_are_unknown(tmp_path, text):
     made = machine(tmp_path)

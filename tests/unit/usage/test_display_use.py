@@ -82,6 +82,16 @@ def test_the_framebuffers_owner_is_a_boot_display(tmp_path):
     assert [use["function"] for use in display.use(given, dict(held, function=None))[0]] == ["0000:02:00.0"]
 
 
+def test_the_firmwares_display_is_one_although_its_own_driver_has_ended_the_framebuffer():
+    given = [{"address": address, "class_name": name, "boot_vga": boot, "holders": []}
+             for address, name, boot in (("0000:01:00.0", "display", None), ("0000:02:00.0", "vga", True))]
+    uses = display.use(given, None, firmware="0000:01:00.0")[0]
+    assert [(use["function"], use["chain"][1]) for use in uses] == [
+        ("0000:01:00.0", "the firmware's framebuffer at the start"), ("0000:02:00.0", "boot_vga")]
+    uses = display.use(given, None, firmware="0000:02:00.0")[0]
+    assert [(use["function"], use["chain"][1]) for use in uses] == [("0000:02:00.0", "boot_vga")]
+
+
 def test_a_session_on_the_firmwares_framebuffer():
     given = [{"address": "0000:01:00.0", "class_name": "vga", "boot_vga": True,
               "holders": [{"pid": 7, "command": "sway", "node": "/dev/dri/card0"}]}]
