@@ -14,7 +14,7 @@ CARDS = ("0000:01:00.0", "0000:01:00.1", "0000:02:00.0", "0000:02:00.1")
 HOSTS_OWN = {"0000:00:02.0": "bochs-drm", "0000:00:1f.2": "ahci", "0000:00:19.0": "e1000e"}
 VARIABLES = {
     "vfio_host_devices": [
-        {"name": "first_card", "match": "id == '1234:1111' && parent != null"},
+        {"name": "first_card", "match": "id == '1234:1111' && parent != `null`"},
         {"name": "second_card", "id": "1002:5046"},
     ],
     "vfio_host_reboot": "allowed",
