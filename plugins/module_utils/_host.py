@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 
-from ansible_collections.vfio.host.plugins.module_utils._sysfs import Writer, WriterStuck
+from ansible_collections.vfio.host.plugins.module_utils._sysfs import Child, Stuck
 
 COMMAND_TIMEOUT = 60.0
 """Seconds a command may take unless the caller says otherwise."""
@@ -84,7 +84,7 @@ class Host:
         self.current = None
         """Path of the read that is under way, or was last."""
         self.accesses = 0
-        self._writer = None
+        self._child = None
 
     @property
     def live(self):
@@ -370,18 +370,34 @@ class Host:
         """
         data = value.encode("ascii")
         target = self.path(path)
-        if self._writer is None or self._writer.owner != os.getpid():
-            self._writer = Writer()
-        try:
-            code = self._writer.write(target, data, timeout)
-        except WriterStuck as exc:
-            self._writer = None
-            raise HostTimeout("writing %r to %s did not end within %g s%s" % (value, path, timeout, exc)) from exc
-        if code is None:
-            self._writer = None
-            raise HostError("writing %r to %s: the child that writes failed" % (value, path))
+        code = self._in_child("writing %r to %s" % (value, path), timeout, lambda child: child.write(target, data, timeout))
         if code:
             raise HostError("writing %r to %s: %s" % (value, path, os.strerror(code)))
+
+    def read_sysfs(self, path, timeout=SYSFS_TIMEOUT):
+        """A one-line attribute whose reading may block as a write does (it takes the device's lock), or None.
+
+        Raises HostTimeout when the kernel does not return.
+        """
+        try:
+            target = self.path(path)
+        except HostError:
+            return None
+        code, data = self._in_child("reading %s" % path, timeout, lambda child: child.read(target, timeout))
+        return None if code else data.rstrip(b"\0").decode("utf-8", "backslashreplace").strip()
+
+    def _in_child(self, what, timeout, work):
+        if self._child is None or self._child.owner != os.getpid():
+            self._child = Child()
+        try:
+            answer = work(self._child)
+        except Stuck as exc:
+            self._child = None
+            raise HostTimeout("%s did not end within %g s%s" % (what, timeout, exc)) from exc
+        if answer is None or answer == (None, b""):
+            self._child = None
+            raise HostError("%s: the child that does it died" % what)
+        return answer
 
     def vfio_viable(self, path):
         """Whether the kernel calls the group of a node like /dev/vfio/7 viable; None when somebody has it open.

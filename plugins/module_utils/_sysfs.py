@@ -4,7 +4,7 @@
 
 # Private to the vfio.host collection: no promise is made to code outside it.
 
-"""Writes that the kernel may never return from: one child does them all, and is left behind when it hangs."""
+"""Reads and writes that the kernel may never return from: one child does them all, and is left behind when it hangs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ KILL_TIMEOUT = 0.2
 """Seconds that a child gets to die: one in an uninterruptible wait never does."""
 
 
-class WriterStuck(Exception):
-    """The write did not end; the text is the kernel's stack of the child, or empty."""
+READ_LIMIT = 1 << 16
+READ, WRITE = b"r", b"w"
 
 
-class Writer:
-    """A child that writes what it is told, one after the other. It ends with its parent."""
+class Stuck(Exception):
+    """The access did not end; the text is the kernel's stack of the child, or empty."""
+
+
+class Child:
+    """Reads and writes what it is told, one after the other. It ends with its parent."""
 
     def __init__(self):
         wanted, self._wanted = os.pipe()
@@ -45,21 +49,26 @@ class Writer:
         os.close(answers)
 
     def write(self, path, data, timeout):
-        """errno of one write, 0 for success, None when the child died. Raises WriterStuck after ``timeout`` seconds."""
+        """errno, 0 for success, None when the child died. Raises Stuck after ``timeout`` seconds."""
+        return self._ask(WRITE, path, data, timeout)[0]
+
+    def read(self, path, timeout):
+        """``(errno, bytes)``, the same."""
+        return self._ask(READ, path, b"", timeout)
+
+    def _ask(self, what, path, data, timeout):
         name = os.fsencode(path)
         try:
-            os.write(self._wanted, struct.pack("<II", len(name), len(data)) + name + data)
-        except OSError:
-            return self._dead()
-        if not select.select([self._answers], [], [], timeout)[0]:
-            stack = self._stack()
+            os.write(self._wanted, what + struct.pack("<II", len(name), len(data)) + name + data)
+            if not select.select([self._answers], [], [], timeout)[0]:
+                stack = self._stack()
+                self.close()
+                raise Stuck(stack)
+            code, size = struct.unpack("<II", _exactly(self._answers, 8))
+            return code, _exactly(self._answers, size)
+        except (OSError, EOFError):
             self.close()
-            raise WriterStuck(stack)
-        answer = os.read(self._answers, 4)
-        return struct.unpack("<I", answer)[0] if len(answer) == 4 else self._dead()
-
-    def _dead(self):
-        self.close()
+            return None, b""
 
     def close(self):
         """End the child, if it can be ended. Only its own parent may."""
@@ -94,20 +103,31 @@ def _serve(wanted, answers, parent):
         while not select.select([wanted], [], [], 1.0)[0]:
             if os.getppid() != parent:
                 os._exit(0)
-        head = os.read(wanted, 8)
-        if len(head) < 8:
-            os._exit(0)
-        name_size, size = struct.unpack("<II", head)
-        body = b""
-        while len(body) < name_size + size:
-            body += os.read(wanted, name_size + size - len(body))
-        code = 0
         try:
-            fd = os.open(body[:name_size], os.O_WRONLY | os.O_CLOEXEC)
+            what, name_size, size = struct.unpack("<cII", _exactly(wanted, 9))
+            name, data = _exactly(wanted, name_size), _exactly(wanted, size)
+        except EOFError:
+            os._exit(0)
+        code, found = 0, b""
+        try:
+            fd = os.open(name, (os.O_RDONLY if what == READ else os.O_WRONLY) | os.O_CLOEXEC)
             try:
-                os.write(fd, body[name_size:])
+                if what == READ:
+                    found = os.read(fd, READ_LIMIT)
+                else:
+                    os.write(fd, data)
             finally:
                 os.close(fd)
         except OSError as exc:
             code = exc.errno or 5
-        os.write(answers, struct.pack("<I", code))
+        os.write(answers, struct.pack("<II", code, len(found)) + found)
+
+
+def _exactly(fd, size):
+    data = b""
+    while len(data) < size:
+        more = os.read(fd, size - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data

@@ -132,7 +132,11 @@ def _write(host, address, path, value, stuck):
 
 def _override(host, address, name, stuck):
     path = SYSFS + address + "/driver_override"
-    now = host.read_attribute(path)
+    try:
+        now = host.read_sysfs(path)
+    except HostTimeout:
+        stuck.add(address)
+        raise
     if (None if now in ("", "(null)") else now) != name:
         _write(host, address, path, (name or "") + "\n", stuck)
 

@@ -80,21 +80,25 @@ class _Change:
         self._write_state(during)
         self._write_list(text)
         try:
-            if self.returning:
-                live.give_back(self.host, self.returning)
             if self.binding:
                 live.bind(self.host, self.binding, self._before())
         except live.LiveError as exc:
-            for address in exc.stuck:
-                if address in during:
-                    during[address] = dict(during[address], stuck=self.boot)
-            if exc.left or exc.stuck:
-                self._write_state(during)
+            if exc.left:
+                self._write_state(self._marked(during, exc.stuck))
             else:
                 self._put(record.STATE, self.state_text)
             self._write_list(self.text)
             raise
+        try:
+            if self.returning:
+                live.give_back(self.host, self.returning)
+        except live.LiveError as exc:
+            self._write_state(self._marked(during, exc.stuck))  # the list is as wanted: a reboot gives it back too
+            raise
         self._write_state(after)
+
+    def _marked(self, records, stuck):
+        return {address: dict(old, stuck=self.boot) if address in stuck else old for address, old in records.items()}
 
     def _write_state(self, records):
         self._put(record.STATE, record.render(records) if records is not None else None)

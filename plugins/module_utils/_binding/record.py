@@ -86,7 +86,7 @@ def as_it_is(host, address):
     """``{driver, module, override}`` of a function now, each a name or None."""
     driver = driver_of(host, address)
     link = host.readlink("%s%s/driver/module" % (SYSFS, address)) if driver else None
-    override = host.read_attribute(SYSFS + address + "/driver_override")
+    override = host.read_sysfs(SYSFS + address + "/driver_override")
     return {
         "driver": driver,
         "module": posixpath.basename(link) if link else None,

@@ -103,6 +103,11 @@ class Kernel(Host):
         else:
             raise AssertionError(path)
 
+    def read_sysfs(self, path, timeout=10.0):
+        if path.startswith(DEVICES) and path.split("/")[5] in self.locked:
+            raise HostTimeout("reading %s did not end within 10 s" % path)
+        return self.read_attribute(path)
+
     def _release(self, address):
         os.unlink(self.root + DEVICES + address + "/driver")
         self._nodes()

@@ -212,6 +212,26 @@ def test_a_driver_whose_probe_fails_on_the_way_back_is_told_and_the_others_are_h
     assert host.driver(NIC_AT) == "e1000e" and ours(host) == [None, None, False, False]
 
 
+def test_the_list_stays_as_wanted_when_only_the_way_home_fails(host):
+    go(host)
+    host.fail.add("e1000e")
+    with pytest.raises(HostError):
+        go(host, (GPU, AUDIO))
+    assert NIC_AT not in host.read(asked.DEVICES) and host.state()[GPU_AT] == VFIO and NIC_AT in record.read(host)[1]
+    host.fail.clear()
+    go(host, (GPU, AUDIO))
+    assert host.driver(NIC_AT) == "e1000e" and sorted(record.read(host)[1]) == [GPU_AT, AUDIO_AT]
+
+
+def test_what_cannot_be_bound_keeps_what_was_to_go_home(host):
+    go(host, (NIC,))
+    before, files = host.state(), ours(host)
+    host.refuse.add(("unbind", GPU_AT))
+    with pytest.raises(HostError):
+        go(host, (GPU, AUDIO))
+    assert (host.state(), ours(host)) == (before, files)
+
+
 # -- it hangs ----------------------------------------------------------------------------------------
 
 

@@ -366,6 +366,37 @@ def test_write_sysfs_reports_an_error_of_the_write_itself(live):
         live.write_sysfs("/dev/full", "1")
 
 
+def test_read_sysfs(host, tree):
+    (tree / "driver_override").write_text("(null)\n")
+    assert host.read_sysfs("/driver_override") == "(null)"
+    assert host.read_sysfs("/none") is None
+    host.write_sysfs("/driver_override", "vfio-pci\n")
+    assert host.read_sysfs("/driver_override") == "vfio-pci"
+
+
+def test_read_sysfs_gives_up_at_its_deadline(host, tree):
+    os.mkfifo(str(tree / "override"))
+    start = time.monotonic()
+    with pytest.raises(HostTimeout, match="reading /override did not end within 0.2 s"):
+        host.read_sysfs("/override", timeout=0.2)
+    assert 0.2 <= time.monotonic() - start < 1.2
+    (tree / "other").write_text("x")
+    assert host.read_sysfs("/other") == "x"
+
+
+def test_one_child_does_many_writes_and_ends_with_its_host(tree, monkeypatch):
+    children, fork = [], os.fork
+    monkeypatch.setattr(os, "fork", lambda: children.append(fork()) or children[-1])
+    host = Host(str(tree))
+    for number in range(20):
+        (tree / str(number)).write_text("")
+        host.write_sysfs("/%d" % number, "x")
+    assert len(children) == 1
+    del host
+    with pytest.raises(ChildProcessError):
+        os.waitpid(children[0], os.WNOHANG)
+
+
 def test_write_sysfs_gives_up_at_its_deadline(host, tree, monkeypatch):
     os.mkfifo(str(tree / "unbind"))  # opening it blocks until somebody reads
     children = []
