@@ -11,6 +11,7 @@ import subprocess
 import time
 
 import faults
+import way
 from host import BOOT_DEADLINE, differences
 from way import HOSTS_OWN, expect
 
@@ -265,4 +266,19 @@ def hangs(host, seen):
     return "given up after %d s, with the kernel's stack; not tried again before the reboot; the host stayed usable" % seconds
 
 
-STEPS = (iommu_on, there, guest_has_it, fifty_times, not_the_whole_group, held, probe_fails_on_the_way_back, killed, hangs)
+def site_without_a_reboot(host, seen):
+    """The IOMMU is on already: site binds at once, and the next boot finds everything as wanted."""
+    boots = host.boot_id()
+    variables = way.arguments(vfio_host_bind="auto")
+    dummy, recap, seconds = host.playbook("site", *variables)
+    expect(recap.get("changed") and host.boot_id() == boots, "rebooted, or nothing done: %s" % recap)
+    way.bound(host)
+    dummy, recap, dummy = host.playbook("site", *variables)
+    expect(recap.get("changed") == 0, "the second run changed %s" % recap)
+    host.reboot()
+    way.as_wanted(host)
+    return "%d s without a reboot, second run changed=0; all taken at the next boot" % seconds
+
+
+STEPS = (iommu_on, there, guest_has_it, fifty_times, not_the_whole_group, held, probe_fails_on_the_way_back, killed, hangs,
+         site_without_a_reboot)
