@@ -116,7 +116,7 @@ def there(host, seen):
     begun = time.monotonic()
     done = binding(host, wanted)
     seconds = time.monotonic() - begun
-    for field in ("changed", "functions", "deferred", "reboot_required", "diff"):
+    for field in ("changed", "functions", "deferred", "reboot_required", "content"):
         expect(predicted[field] == done[field], "%s predicted as %s, and is %s" % (field, predicted[field], done[field]))
     now = state(host)
     moved = {item["address"] for item in wanted}
