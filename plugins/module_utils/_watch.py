@@ -26,6 +26,9 @@ from ansible_collections.vfio.host.plugins.module_utils._host import HostTimeout
 READ_TIMEOUT = 5.0
 """Seconds that one read may take."""
 
+STARVED_TIMEOUT = 60.0
+"""The same for one that never sleeps in all the time: most likely there is no read at all, and only the CPU is late."""
+
 ATTEMPTS = 8
 """Children at most: a machine where more reads hang is not one to decide about."""
 
@@ -77,6 +80,7 @@ def _child(host, work, timeout, writing):
         for standard in (0, 1, 2):  # whoever waits for the end of our output must not wait for a stuck child
             os.dup2(null, standard)
         gc.disable()  # nothing here lives long, and its passes grow with the document
+        host.current = None  # what the parent has read is read
         lock = threading.Lock()
         threading.Thread(target=_watchdog, args=(host, timeout, writing, lock), daemon=True).start()
         try:
@@ -92,16 +96,28 @@ def _child(host, work, timeout, writing):
 
 
 def _watchdog(host, timeout, writing, lock):
-    seen, since = None, time.monotonic()
+    seen, since, slept = None, time.monotonic(), None
     while True:
         time.sleep(timeout / 20)
-        now = (host.accesses, host.current)
+        now, clock = (host.accesses, host.current), time.monotonic()
         if now != seen or host.current is None:
-            seen, since = now, time.monotonic()
-        elif time.monotonic() - since > timeout:
+            seen, since, slept = now, clock, clock
+            continue
+        if not _asleep():  # it computes, or waits for a CPU
+            slept = clock
+        if clock - slept > timeout or clock - since > max(timeout, STARVED_TIMEOUT):
             with lock:
                 _send(writing, _BLOCKED, host.current.encode("utf-8", "surrogateescape"))
             os._exit(0)
+
+
+def _asleep():
+    """Whether the main thread waits for something other than a CPU. What cannot be told counts as that."""
+    try:
+        with open("/proc/self/task/%d/stat" % os.getpid(), "rb") as handle:
+            return handle.read().rpartition(b")")[2].split()[0] != b"R"
+    except (OSError, IndexError):
+        return True
 
 
 def _send(fd, kind, data):

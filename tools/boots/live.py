@@ -41,7 +41,6 @@ device = fcntl.ioctl(group, 0x3B6A, sys.argv[2].encode() + bytes(1))  # VFIO_GRO
 time.sleep(3600)
 """
 """What QEMU does with a function that its guest is given (include/uapi/linux/vfio.h)."""
-CARD = ("0000:01:00.0", "0000:01:00.1")
 
 
 def slots(host):

@@ -38,13 +38,13 @@ def to_return(machine, addresses, known):
     found = dict(known)
     for address in addresses:
         function = functions.get(address)
-        found[address] = [] if function is None else _held(function, ("guest", "use"))
+        found[address] = _missing(address) if function is None else _held(function, ("guest", "use"))
     return _spread(found, functions)
 
 
 def _against(functions, function, address, listed, machine):
     if function is None:
-        return ["%s is no function of this machine" % address]
+        return _missing(address)
     found = ["the host uses it: %s" % use["what"] for use in function["used_by"] if use["kind"] != "process"]
     # ALSA waits in unbind until even the controls are closed (snd_card_free), so they count here.
     found += _held(function, ("use", "guest", "control"))
@@ -61,6 +61,10 @@ def _against(functions, function, address, listed, machine):
             found.append("%s is in the same group and on driver %s: the kernel would not call the group viable"
                          % (member, other["driver"]))
     return found
+
+
+def _missing(address):
+    return ["the machine document does not have %s" % address]
 
 
 def _held(function, kinds):

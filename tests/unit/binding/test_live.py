@@ -150,6 +150,25 @@ def test_what_a_running_guest_has_is_not_taken_from_it(host):
     assert again["changed"] and host.driver(GPU_AT) == "bochs-drm" and ours(host) == [None, None, False, False]
 
 
+def test_what_is_not_in_the_document_is_left_alone(host):
+    go(host)
+    before = host.state()
+    without = dict(host.machine(), functions=[f for f in host.machine()["functions"] if f["address"] != NIC_AT])
+    params = {"devices": [], "state": "absent", "when": "auto"}
+    result = manage.run(host, params, False, lambda dummy: without)
+    assert result["deferred"] == [{"address": NIC_AT, "why": ["the machine document does not have %s" % NIC_AT]}]
+    assert host.state()[NIC_AT] == before[NIC_AT]
+
+
+def test_a_read_that_did_not_end_leaves_everything_alone(host):
+    go(host)
+    before = host.state()
+    host.blocked.add("/sys/bus/pci/devices/%s/config" % NIC_AT)
+    with pytest.raises(HostError, match="reading .*%s/config did not end" % NIC_AT):
+        go(host, (), state="absent", when="now")
+    assert host.state() == before
+
+
 # -- it does not work -----------------------------------------------------------------------------
 
 

@@ -74,6 +74,47 @@ def test_a_long_computation_is_no_hanging_read(host):
     assert _watch.watched(host, work, timeout=0.2) == "done"
 
 
+def busy(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_a_child_that_only_waits_for_a_cpu_does_not_hang(host):
+    """Between two reads a slow machine may compute for long; the last path read is not to blame."""
+    def work(this):
+        this.read("/proc/cmdline")
+        busy(1)
+        return "done"
+
+    assert _watch.watched(host, work, timeout=0.2) == "done"
+    assert host.blocked == set()
+
+
+def test_a_read_that_spins_in_the_kernel_is_given_up_too(host, monkeypatch):
+    monkeypatch.setattr(_watch, "STARVED_TIMEOUT", 0.5)
+
+    def work(this):
+        if "/proc/cmdline" not in this.blocked:
+            this.read("/proc/cmdline")
+            busy(5)
+        return "done"
+
+    assert _watch.watched(host, work, timeout=0.2) == "done"
+    assert host.blocked == {"/proc/cmdline"}
+
+
+def test_what_was_read_before_the_child_came_is_not_to_blame(host):
+    host.read("/proc/cmdline")
+
+    def work(this):
+        time.sleep(1)
+        return "done"
+
+    assert _watch.watched(host, work, timeout=0.2) == "done"
+    assert host.blocked == set()
+
+
 def test_an_error_of_the_child_is_told():
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         _watch.watched(Host(), lambda host: 1 // 0)
