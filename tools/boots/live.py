@@ -75,11 +75,12 @@ def home(host, **more):
     return host.module("vfio_binding", {"state": "absent", "when": "now"}, **more)
 
 
-def state(host):
-    """Driver and override of every function of the machine."""
+def state(host, without=()):
+    """Driver and override of every function of the machine. The override of one that hangs cannot be read, by nobody."""
+    skipped = "".join("%s) continue ;; " % address for address in without)
     return dict(line.split(" ", 1) for line in host.run(
-        "cd /sys/bus/pci/devices && for f in *; do "
-        "echo $f $(basename $(readlink $f/driver || echo none)) $(cat $f/driver_override); done").splitlines())
+        "cd /sys/bus/pci/devices && for f in *; do case $f in %s*) ;; esac; "
+        "echo $f $(basename $(readlink $f/driver || echo none)) $(cat $f/driver_override); done" % skipped).splitlines())
 
 
 def sound(host, seen):
@@ -90,8 +91,8 @@ def sound(host, seen):
 
 
 def as_at_first(host, seen, left=()):
-    now = state(host)
-    wrong = {a: (seen["state"][a], now[a]) for a in now if now[a] != seen["state"][a] and a not in left}
+    now = state(host, left)
+    wrong = {a: (seen["state"][a], now[a]) for a in now if now[a] != seen["state"][a]}
     expect(not wrong, "not as before: %s" % wrong)
     found = differences(seen["files"], host.files())
     expect(not found or left, "files are not as before: %s" % found[:5])
@@ -266,12 +267,16 @@ def hangs(host, seen):
     as_at_first(host, seen, left=(audio,))
     again = binding(host, wanted, when="auto")
     expect({one["address"] for one in again["deferred"]} == {audio, seen["slots"]["gpu"]}, "deferred: %s" % again["deferred"])
-    host.reboot()
+    # An orderly reboot takes the lock of every device, and waits for that one for ever.
+    lab = host.lab()
+    host.run("sync")
+    lab.power_off()
+    lab.power_on(timeout=BOOT_DEADLINE)
     host.run("modprobe vfio-pci; modprobe snd_hda_intel", check=False)
     binding(host, wanted)
     home(host)
     as_at_first(host, seen)
-    return "given up after %d s, with the kernel's stack; not tried again before the reboot; the host stayed usable" % seconds
+    return "given up after %d s, with the kernel's stack; not tried again in that boot; the host stayed usable" % seconds
 
 
 def site_without_a_reboot(host, seen):

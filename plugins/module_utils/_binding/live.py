@@ -60,7 +60,8 @@ def bind(host, wanted, before):
         for item in reversed(wanted):
             try:
                 if item["address"] in stuck:
-                    raise HostError("%s: left alone, since a write about it did not end" % item["address"])
+                    raise HostError("%s: left alone, since a write about it did not end (an orderly reboot may wait for it too, "
+                                    "and then needs the power button)" % item["address"])
                 restore(host, item["address"], before[item["address"]], stuck)
             except HostError as more:
                 left.append(str(more))

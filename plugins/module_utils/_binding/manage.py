@@ -12,7 +12,8 @@ from ansible_collections.vfio.host.plugins.module_utils import _assignment_state
 from ansible_collections.vfio.host.plugins.module_utils._binding import identity, live, obstacles, record, variants
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
-STUCK = "a write about it did not end in this boot: it is not touched before a reboot"
+STUCK = ("a write about it did not end in this boot: it is not touched before a reboot, which may wait for it too and "
+         "then needs the power button")
 
 
 def run(host, params, check_mode, read_machine=None):
