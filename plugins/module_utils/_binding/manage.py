@@ -64,8 +64,9 @@ class _Change:
             listed = {item["address"] for item in self.wanted}
             against = dict(obstacles.to_bind(machine, bind, listed, stuck))
             against.update(obstacles.to_return(machine, sorted(back), stuck))
-            if self.host.blocked:  # what was not read may be what matters, and is not read again here either
-                unread = "reading %s did not end" % " and ".join(sorted(self.host.blocked))
+            blocked = [path for path in sorted(self.host.blocked) if not any(address in path for address in self.stuck)]
+            if blocked:  # what was not read may be what matters, and is not read again here either
+                unread = "reading %s did not end" % " and ".join(blocked)
                 against = {address: why + [unread] for address, why in against.items()}
             self.why = {address: why for address, why in against.items() if why}
         self.why.update(stuck)

@@ -274,6 +274,8 @@ def test_what_hangs_is_not_tried_again_before_a_reboot(host):
     result = go(host, (GPU, AUDIO))
     assert [w for w in host.writes[writes:] if w[1] == GPU_AT] == []
     assert "not touched before a reboot" in result["deferred"][0]["why"][0] and result["reboot_required"]
+    host.blocked.add("/sys/bus/pci/devices/%s/driver_override" % GPU_AT)  # the probe cannot read it either
+    assert go(host, (GPU, AUDIO, NIC))["deferred"] == result["deferred"] and host.driver(NIC_AT) == "vfio-pci"
     with pytest.raises(HostError, match="not touched before a reboot"):
         go(host, (GPU, AUDIO), when="now")
     assert go(host, (), state="absent")["reboot_required"]
