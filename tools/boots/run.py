@@ -67,7 +67,7 @@ def main(arguments):
             every = {"way": way, "live": live}[args.what].STEPS
             steps = [step for step in every if not names or step.__name__ in names]
             start = [step.__name__ for step in steps].index(args.start) if args.start else 0
-            seen = host.remembered() if start else {}
+            seen = host.remembered() if args.start else {}
             for step in steps[start:]:
                 if not one(host, step, seen):
                     failed += 1

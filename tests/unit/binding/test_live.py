@@ -276,6 +276,7 @@ def test_what_hangs_is_not_tried_again_before_a_reboot(host):
     assert "not touched before a reboot" in result["deferred"][0]["why"][0] and result["reboot_required"]
     host.blocked.add("/sys/bus/pci/devices/%s/driver_override" % GPU_AT)  # the probe cannot read it either
     assert go(host, (GPU, AUDIO, NIC))["deferred"] == result["deferred"] and host.driver(NIC_AT) == "vfio-pci"
+    host.blocked.clear()
     with pytest.raises(HostError, match="not touched before a reboot"):
         go(host, (GPU, AUDIO), when="now")
     assert go(host, (), state="absent")["reboot_required"]
