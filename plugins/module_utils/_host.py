@@ -24,7 +24,6 @@ import struct
 import subprocess
 import tempfile
 import threading
-import time
 
 from ansible_collections.vfio.host.plugins.module_utils._sysfs import Child, Stuck
 

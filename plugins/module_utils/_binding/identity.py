@@ -86,5 +86,3 @@ def read_function(host, address):
 def driver_of(host, address):
     link = host.readlink(SYSFS + address + "/driver")
     return posixpath.basename(link) if link else None
-
-

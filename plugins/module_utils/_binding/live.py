@@ -200,5 +200,3 @@ def _told(exc, said, left):
     text = str(exc)
     text += ". Not put back: " + "; ".join(left) if left else ". Every function is back at the driver that it had"
     return text + (". The kernel said: " + " | ".join(said) if said else "")
-
-
