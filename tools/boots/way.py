@@ -123,7 +123,7 @@ def fallback_id(host):
     if found:
         return found[0] if "submenu" not in grub.split(found[0])[0].splitlines()[-1] else found[1]
     entries = host.run("ls /boot/efi/loader/entries /efi/loader/entries /boot/loader/entries 2>/dev/null", check=False).split()
-    ours = sorted(name for name in entries if name.startswith("vfio-host-fallback"))
+    ours = sorted(name for name in entries if name.lstrip("-").startswith("vfio-host-fallback"))
     expect(ours, "there is no fallback entry")
     return ours[-1]
 
@@ -131,7 +131,7 @@ def fallback_id(host):
 def once(host, entry):
     """Have the next boot start an entry, with the loader's own tools."""
     if entry.endswith(".conf"):
-        host.run("bootctl set-oneshot %s" % entry)
+        host.run("bootctl set-oneshot -- %s" % entry)
         return
     grub = host.run("cat /boot/grub/grub.cfg")
     submenu = re.search(r"submenu [^\n]*'(vfio-host-fallback[^']*)' \{", grub)
