@@ -26,7 +26,7 @@ LINES = 8
 
 
 class LiveError(HostError):
-    """Not done. ``stuck``: addresses about which a write never ended; ``left``: sentences about what is not as it was."""
+    """Not done. ``stuck``: addresses about which a write never ended; ``left``: what is not as it was, sentences."""
 
     def __init__(self, text, stuck, left):
         super().__init__(text)
@@ -52,8 +52,8 @@ def bind(host, wanted, before):
         for item in wanted:
             _write(host, item["address"], PROBE, item["address"], stuck)
             _expect(host, item["address"], names[item["driver"]])
-        for address in [item["address"] for item in wanted]:
-            _viable(host, address)
+        for item in wanted:
+            _viable(host, item["address"])
     except HostError as exc:
         said = kernel_log(host, since, before)
         left = []

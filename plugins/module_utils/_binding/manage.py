@@ -83,7 +83,7 @@ class _Change:
         during = None if during is None else dict(during, **{
             address: dict(old, returning=self.boot) for address, old in self.returning.items()})
         self._write_state(during)
-        self._write_list(text)
+        self._put(asked.DEVICES, text)
         try:
             if self.binding:
                 live.bind(self.host, self.binding, self._before())
@@ -92,7 +92,7 @@ class _Change:
                 self._write_state(self._marked(during, exc.stuck))
             else:
                 self._put(record.STATE, self.state_text)
-            self._write_list(self.text)
+            self._put(asked.DEVICES, self.text)
             raise
         try:
             if self.returning:
@@ -107,9 +107,6 @@ class _Change:
 
     def _write_state(self, records):
         self._put(record.STATE, record.render(records) if records is not None else None)
-
-    def _write_list(self, text):
-        self._put(asked.DEVICES, text)
 
     def _put(self, path, text):
         if self.host.read(path) == text:
