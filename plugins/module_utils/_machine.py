@@ -19,18 +19,23 @@ from ansible_collections.vfio.host.plugins.module_utils import _watch
 SCHEMA = 2
 
 
-def read(host, roms=False):
-    """collect(), with a deadline for every read. Raises HostTimeout where too many reads hang."""
-    def work(watched_host):
-        return _gather(watched_host, roms)
+def read(host, roms=False, early=None):
+    """collect(), with a deadline for every read. Raises HostTimeout where too many reads hang.
 
+    :param early: what start_early() returned.
+    """
     collecting = gc.isenabled()
     gc.disable()  # nothing here lives long, and its passes grow with the document
     try:
-        return complete(_watch.watched(host, work, meanwhile=_what_follows))
+        return complete(_watch.watched(host, _gather, roms, meanwhile=_what_follows, early=early))
     finally:
         if collecting:
             gc.enable()
+
+
+def start_early():
+    """For the head of a module that reads a machine in any case, and for its main program only; for read()."""
+    return _watch.start_early(_gather, _reading)
 
 
 def collect(host, roms=False):
@@ -51,9 +56,13 @@ def complete(machine):
 
 
 def _gather(host, roms):
+    return dict(schema=SCHEMA, **_reading().gather(host, roms))
+
+
+def _reading():
     from ansible_collections.vfio.host.plugins.module_utils import _gathering
 
-    return dict(schema=SCHEMA, **_gathering.gather(host, roms))
+    return _gathering
 
 
 def _what_follows():

@@ -21,7 +21,7 @@ import struct
 import threading
 import time
 
-from ansible_collections.vfio.host.plugins.module_utils._host import HostTimeout
+from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostTimeout
 
 READ_TIMEOUT = 5.0
 """Seconds that one read may take."""
@@ -32,19 +32,24 @@ STARVED_TIMEOUT = 60.0
 ATTEMPTS = 8
 """Children at most: a machine where more reads hang is not one to decide about."""
 
-_DONE, _BLOCKED, _FAILED = b"D", b"B", b"F"
+_DONE, _BLOCKED, _FAILED, _ORDER = b"D", b"B", b"F", b"O"
 
 
-def watched(host, work, timeout=READ_TIMEOUT, meanwhile=None):
-    """``work(host)``, done by a child; what it returns must be plain data.
+def watched(host, work, *args, timeout=READ_TIMEOUT, meanwhile=None, early=None):
+    """``work(host, *args)``, done by a child; what it returns must be plain data.
 
     Reads that did not end within ``timeout`` seconds are in ``host.blocked`` afterwards, and were taken as
     missing. Raises HostTimeout when ATTEMPTS reads hang, RuntimeError with the child's own traceback.
 
     :param meanwhile: called here once, while the child is at work.
+    :param early: what start_early(work, ...) returned: the child that does it, unless a read of its hangs.
     """
     for number in range(ATTEMPTS):
-        kind, data = _attempt(host, work, timeout, None if number else meanwhile)
+        if number or early is None:
+            child = _start(lambda: (host, args), work, timeout)
+        else:
+            child = early.go(host, args)
+        kind, data = _outcome(child, None if number else meanwhile)
         if kind == _DONE:
             return marshal.loads(data)
         text = data.decode("utf-8", "backslashreplace")
@@ -54,13 +59,51 @@ def watched(host, work, timeout=READ_TIMEOUT, meanwhile=None):
     raise HostTimeout("%d reads did not end within %g s each: %s" % (ATTEMPTS, timeout, " ".join(sorted(host.blocked))))
 
 
-def _attempt(host, work, timeout, meanwhile):
+def start_early(work, imports):
+    """A child for watched(), there before it is known what to read: ``imports`` is called in it at once.
+
+    For the head of a module, which comes as source: what reads is compiled while the framework still is. The child
+    reads nothing until it is told to, and ends by itself when this process ends first.
+    """
+    return _Early(work, imports)
+
+
+class _Early:
+    def __init__(self, work, imports):
+        getting, self._giving = os.pipe()
+
+        def order():
+            os.close(self._giving)  # else it would never see the end of this process
+            imports()
+            root, args = marshal.loads(_message(getting)[1])
+            return Host(root), args
+
+        self._child = _start(order, work, READ_TIMEOUT)
+        os.close(getting)
+
+    def go(self, host, args):
+        """Have ``work`` done; ``host`` must be a plain Host that has read nothing yet."""
+        try:
+            _send(self._giving, _ORDER, marshal.dumps((host.root, args)))
+        except BrokenPipeError:
+            pass  # its end is told where its result is awaited
+        os.close(self._giving)
+        return self._child
+
+
+def _start(order, work, timeout):
+    """``(pid, pipe)`` of a child that does ``work`` with the host and arguments that ``order()`` returns in it."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _child(host, work, timeout, writing)
+        _child(order, work, timeout, writing)
     os.close(writing)
+    return pid, reading
+
+
+def _outcome(child, meanwhile):
+    pid, reading = child
     try:
         if meanwhile:
             meanwhile()
@@ -74,17 +117,18 @@ def _attempt(host, work, timeout, meanwhile):
     return kind, data
 
 
-def _child(host, work, timeout, writing):
+def _child(order, work, timeout, writing):
     try:
         null = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):  # whoever waits for the end of our output must not wait for a stuck child
             os.dup2(null, standard)
         gc.disable()  # nothing here lives long, and its passes grow with the document
-        host.current = None  # what the parent has read is read
         lock = threading.Lock()
-        threading.Thread(target=_watchdog, args=(host, timeout, writing, lock), daemon=True).start()
         try:
-            kind, data = _DONE, marshal.dumps(work(host))
+            host, args = order()
+            host.current = None  # what the parent has read is read
+            threading.Thread(target=_watchdog, args=(host, timeout, writing, lock), daemon=True).start()
+            kind, data = _DONE, marshal.dumps(work(host, *args))
         except Exception:
             import traceback
 

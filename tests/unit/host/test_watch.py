@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
@@ -126,3 +128,61 @@ def test_what_is_done_meanwhile_is_done_once_and_here(host):
     machine = _watch.watched(host, _machine.collect, timeout=0.3, meanwhile=lambda: done.append(host.blocked))
     assert machine["functions"] and host.blocked
     assert len(done) == 1
+
+
+def folders(host, roms):
+    time.sleep(0.1 if roms else 0)
+    return host.listdir("/sys/bus/pci/devices"), roms
+
+
+def test_a_child_that_is_there_before_the_work(host):
+    early = _watch.start_early(folders, lambda: None)
+    plain = Host(host.root)
+    assert _watch.watched(plain, folders, True, early=early) == folders(Host(host.root), True)
+
+
+def test_a_child_that_is_there_early_gives_the_same_document(host):
+    early = _machine.start_early()
+    assert _machine.read(Host(host.root), early=early) == _machine.collect(Host(host.root))
+
+
+def test_another_child_follows_an_early_one_whose_read_hangs(tmp_path, monkeypatch):
+    monkeypatch.setattr(_watch, "READ_TIMEOUT", 0.3)
+    os.mkfifo(tmp_path / "fifo")
+
+    def work(this):
+        if "/fifo" in this.blocked:
+            return "done"
+        this.current = "/fifo"
+        with open(this.root + this.current, "rb"):  # for ever: nobody writes
+            return "read"
+
+    host = Host(str(tmp_path))
+    assert _watch.watched(host, work, early=_watch.start_early(work, lambda: None)) == "done"
+    assert host.blocked == {"/fifo"}
+
+
+@pytest.mark.parametrize("seconds", [0, 0.3])
+def test_an_early_child_that_cannot_import_is_an_error(host, seconds):
+    early = _watch.start_early(folders, lambda: 1 // 0)
+    time.sleep(seconds)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        _watch.watched(Host(host.root), folders, False, early=early)
+
+
+def test_an_early_child_ends_with_its_parent(host):
+    pid = os.fork()
+    if pid == 0:
+        child, dummy = _watch.start_early(folders, lambda: None)._child
+        with open(host.root + "/pid", "w", encoding="ascii") as handle:
+            handle.write(str(child))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with open(host.root + "/pid", encoding="ascii") as handle:
+        child = handle.read()
+    for dummy in range(100):
+        if not os.path.exists("/proc/" + child):
+            return
+        time.sleep(0.05)
+    os.kill(int(child), signal.SIGKILL)
+    raise AssertionError("%s was still there" % child)
