@@ -20,6 +20,9 @@ LOADERS = (
 ROUNDS = 3
 """How often files are written and entries generated until nothing is left to do: kernels come meanwhile."""
 
+GROWTH = 1 << 18
+"""Bytes that a generated file may be larger than the one in place: entries of a menu, a longer command line."""
+
 
 # -- which loader --------------------------------------------------------------------------
 
@@ -285,7 +288,7 @@ class _Plan:
             sizes[edit.path] = len(edit.after or "")
         for path in self.loader.generated(host):
             status = host.stat(path)
-            sizes[path] = 2 * status.st_size if status else 1 << 16
+            sizes[path] = (status.st_size if status else 0) + GROWTH
         reasons = edits.obstacles(host, sizes)
         if reasons:
             raise HostError("nothing was changed: %s" % "; ".join(reasons))
@@ -428,5 +431,6 @@ def _warnings(plan, defeated, fallbacks, changed, check_mode):
             % (entry["title"], entry["source"] or "an unknown place", ", ".join(wanted))
         )
     if plan.with_fallback and not fallbacks and not (changed and check_mode):
-        found.append("loader %s has no fallback entry with %s" % (plan.loader.NAME, OFF))
+        why = getattr(plan.loader, "fallback_unavailable", lambda host: None)(plan.host)
+        found.append(why or "loader %s has no fallback entry with %s" % (plan.loader.NAME, OFF))
     return found

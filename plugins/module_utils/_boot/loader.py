@@ -41,6 +41,8 @@ and what was ours comes from the caller, and it answers with plain data. All of 
     Empty where that entry exists as it should.
     ``owned`` are all of our tokens that are on ordinary entries now or after the edits.
     ``owned=None`` takes it away. Whether generate() is needed: always called after edits.
+``fallback_unavailable(host)`` -> ``str | None``
+    Optional, for a backend that cannot make one: why there is none, and what is there instead.
 
 What :mod:`_boot.cmdline` does with it: it writes the edits and those of the fallback together, calls
 generate(), asks for both again (a kernel may have been installed, a fallback may follow from what was

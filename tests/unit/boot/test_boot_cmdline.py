@@ -509,6 +509,17 @@ def test_a_read_only_or_full_boot_is_found_first(host, monkeypatch, more, said, 
     assert (host.tree(), host.calls) == (before, [])
 
 
+def test_an_image_is_written_beside_the_old_one_once(host, monkeypatch):
+    large = "/boot/grub/large.efi"
+    host.write(large, "x" * (16 << 20))
+    monkeypatch.setattr(grub, "generated", lambda this: ["/boot/grub/grub.cfg", large])
+    room(monkeypatch, free=24 << 20)
+    assert go(host, check=True)["changed"] is True
+    room(monkeypatch, free=16 << 20)
+    with pytest.raises(HostError, match="16384 KiB free"):
+        go(host, check=True)
+
+
 def test_room_is_that_of_the_filesystem(host):
     folder, dummy, read_only, free = edits.room(host, "/not/there/yet/file")
     assert (folder, read_only) == ("/", False) and free > 0

@@ -64,6 +64,7 @@ def test_what_the_image_has_is_in_force_and_nothing_is_written(host):
     result = go(host, WANTED)
     assert (result["by_hand"], result["owned"]) == (WANTED, [])
     assert result["reboot_required"] is True
+    assert bootc.fallback_unavailable(host) in result["warnings"]
     assert go(host, WANTED)["changed"] is False
     go(host, [], "absent")
     assert host.tree() == before
