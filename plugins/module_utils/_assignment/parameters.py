@@ -133,8 +133,8 @@ def _iommu(machine, functions):
     table = iommu.get("firmware_table")
     if table is None and not iommu.get("active"):
         return _part(problems=[_problem(NO_TABLE, (
-            "host.iommu.firmware_table is None: the firmware offers no IOMMU, no kernel parameter helps; turn on VT-d "
-            "or AMD-Vi in the firmware setup (docs/findings/VH120.md)"))])
+            "host.iommu.firmware_table is None: the firmware offers no IOMMU, no kernel parameter helps; turn on VT-d, "
+            "AMD-Vi or the SMMU in the firmware setup (docs/findings/VH120.md)"))])
     if table not in ("DMAR", "IVRS"):
         return _part()  # an SMMU is on by itself
     problems = [_problem(TURNED_OFF, "%s turns the IOMMU off, and no other parameter turns it on again%s: take it out "

@@ -438,7 +438,8 @@ RULES = (
     ),
     rule(
         "VH120", "The firmware offers no IOMMU", "refuse",
-        "Enter the firmware setup and turn on VT-d (Intel) or AMD-Vi/IOMMU (AMD); VT-x or SVM alone is not it. "
+        "Enter the firmware setup and turn on VT-d (Intel), AMD-Vi/IOMMU (AMD) or the SMMU (Arm); VT-x or SVM alone is "
+        "not it. "
         "No kernel parameter helps while the table is missing.",
         _no_table,
         acknowledgeable=False,
