@@ -94,6 +94,16 @@ options:
     type: str
     choices: [boot, auto, now]
     default: auto
+  driverctl:
+    description:
+      - What to do where C(driverctl) has an override for one of the functions (C(/etc/driverctl.d)). It would be loaded
+        for whatever card is at this address, beside this module's list.
+      - V(refuse) fails with the command that takes it out.
+      - V(import) takes the file away and remembers it. On the way back the function gets it again.
+    type: str
+    choices: [refuse, import]
+    default: refuse
+    version_added: "0.3.0"
 notes:
   - For the next boots the list has an effect only once M(vfio.host.initramfs) has put it into the images.
 seealso:
@@ -210,6 +220,7 @@ def main():
             },
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "when": {"type": "str", "choices": ["boot", "auto", "now"], "default": "auto"},
+            "driverctl": {"type": "str", "choices": ["refuse", "import"], "default": "refuse"},
         },
         supports_check_mode=True,
     )

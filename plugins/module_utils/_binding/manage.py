@@ -9,7 +9,14 @@
 from __future__ import annotations
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
-from ansible_collections.vfio.host.plugins.module_utils._binding import identity, live, obstacles, record, variants
+from ansible_collections.vfio.host.plugins.module_utils._binding import (
+    driverctl,
+    identity,
+    live,
+    obstacles,
+    record,
+    variants,
+)
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 STUCK = ("a write about it did not end in this boot: it is not touched before a reboot, which may wait for it too and "
@@ -19,13 +26,14 @@ STUCK = ("a write about it did not end in this boot: it is not touched before a 
 def run(host, params, check_mode, read_machine=None):
     """The wanted state: the list for the boot written, functions bound now or at the next boot.
 
-    :param params: ``{devices: [identity], state: present|absent, when: now|boot|auto}``.
+    :param params: ``{devices: [identity], state: present|absent, when: now|boot|auto, driverctl: refuse|import}``.
     :param read_machine: ``host -> machine document``, called only when a function is to change its driver now.
     Returns the module's result. Raises ValueError for bad input; HostError when a function is not what was asked, when
     ``now`` is not possible, or when the transaction failed, with every file and function as before.
     """
     found = _Present(host, params) if params["state"] == "present" else _Absent(host, params)
     found.judge(params["when"], read_machine)
+    found.plan_overrides()
     if not check_mode:
         found.apply()
     return found.result(check_mode)
@@ -47,6 +55,7 @@ class _Change:
         self.stuck = record.stuck(self.records, self.boot)
         self.binding, self.returning, self.why = [], {}, {}
         self.drivers = {}
+        self.taken, self.overrides = {}, []
         self.when = "boot"
 
     def judge(self, when, read_machine):
@@ -77,6 +86,14 @@ class _Change:
                             "when: auto, which leaves them to the next boot" % "; ".join(
                                 "%s: %s" % (address, ", ".join(why)) for address, why in sorted(self.why.items())))
 
+    def plan_overrides(self):
+        """What becomes of driverctl's files, ``[(path, text, text after)]``: taken over, or back as they were."""
+        self.overrides = [(driverctl.path_of(address), text, None) for address, text in sorted(self.taken.items())]
+        for address in sorted(set(self.records) - set(self._records_after() or {})):
+            path, text = driverctl.path_of(address), self.records[address].get("driverctl")
+            if text is not None and self.host.read(path) is None:
+                self.overrides.append((path, None, text))
+
     def apply(self):
         """Records on disk before the first write to sysfs: a run that is killed is finished or undone by the next."""
         during, after, text = self._records_during(), self._records_after(), self._text_after()
@@ -84,10 +101,15 @@ class _Change:
             address: dict(old, returning=self.boot) for address, old in self.returning.items()})
         self._write_state(during)
         self._put(asked.DEVICES, text)
+        for path, dummy, override in self.overrides:
+            if override is None:
+                self.host.remove(path)
         try:
             if self.binding:
                 live.bind(self.host, self.binding, self._before())
         except live.LiveError as exc:
+            for address, override in sorted(self.taken.items()):
+                self.host.write(driverctl.path_of(address), override)
             if exc.left:
                 self._write_state(self._marked(during, exc.stuck))
             else:
@@ -100,6 +122,9 @@ class _Change:
         except live.LiveError as exc:
             self._write_state(self._marked(during, exc.stuck))  # the list is as wanted: a reboot gives it back too
             raise
+        for path, dummy, override in self.overrides:
+            if override is not None:
+                self.host.write(path, override)
         self._write_state(after)
 
     def _marked(self, records, stuck):
@@ -134,12 +159,13 @@ class _Change:
         state_after = None if after is None else record.render(after)
         moved = bool(self.binding or self.returning)
         return {
-            "changed": moved or self.text != self._text_after() or self.state_text != state_after,
+            "changed": moved or bool(self.overrides) or self.text != self._text_after() or self.state_text != state_after,
             "functions": functions,
             "deferred": [{"address": address, "why": why} for address, why in sorted(self.why.items())],
             "content": self._text_after() or "",
             "reboot_required": self._reboot_required(functions),
-            "diff": _diff([(asked.DEVICES, self.text, self._text_after()), (record.STATE, self.state_text, state_after)])
+            "diff": _diff([(asked.DEVICES, self.text, self._text_after()), (record.STATE, self.state_text, state_after)]
+                          + self.overrides)
             + self._diff_of_drivers(check_mode),
         }
 
@@ -166,12 +192,17 @@ class _Present(_Change):
                 "nothing was changed, since these are not what was asked: %s. "
                 "Cards may have moved: read the machine again and plan again" % "; ".join(problems)
             )
+        self.taken = driverctl.overrides(host, [item["address"] for item in self.wanted])
+        if self.taken and params.get("driverctl") != "import":
+            raise HostError(driverctl.refusal(self.taken))
         self.now = {
             item["address"]: record.as_it_is(host, item["address"]) if item["address"] not in self.stuck
             else dict(self.records[item["address"]]) for item in self.wanted
         }
         self.released = record.still_given(host, self.records, {item["address"] for item in self.wanted} | self.stuck)
         self.merged = record.merge(self.records, self.wanted, self.now, record.before_trial(host))
+        for address, text in self.taken.items():
+            self.merged[address] = dict(self.merged[address], driverctl=text)
         self.drivers = {address: self.now[address]["driver"] for address in self.now}
         self.drivers.update({address: identity.driver_of(host, address) for address in self.released})
 

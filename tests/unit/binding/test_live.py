@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
-from ansible_collections.vfio.host.plugins.module_utils._binding import manage, record
+from ansible_collections.vfio.host.plugins.module_utils._binding import live, manage, record
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.tests.unit.binding.kernel import AUDIO, GPU, NIC, Kernel, Killed
 
@@ -21,8 +21,8 @@ def host(tmp_path):
     return Kernel(str(tmp_path))
 
 
-def go(host, devices=ALL, state="present", when="auto", check=False, **changes):
-    params = {"devices": [dict(device) for device in devices], "state": state, "when": when}
+def go(host, devices=ALL, state="present", when="auto", check=False, driverctl="refuse", **changes):
+    params = {"devices": [dict(device) for device in devices], "state": state, "when": when, "driverctl": driverctl}
     return manage.run(host, params, check, lambda machine: machine.machine(**changes))
 
 
@@ -284,6 +284,80 @@ def test_what_hangs_is_not_tried_again_before_a_reboot(host):
     assert go(host)["deferred"] == [] and host.driver(GPU_AT) == "vfio-pci"
     go(host, (), state="absent")
     assert host.state() == before and ours(host) == [None, None, False, False]
+
+
+# -- driverctl decides about a function already --------------------------------------------------------
+
+
+OVERRIDE = "/etc/driverctl.d/pci-" + NIC_AT
+
+
+@pytest.fixture
+def overridden(host):
+    """As driverctl set-override leaves it."""
+    host.put(OVERRIDE, "vfio-pci\n")
+    host.write_sysfs("/sys/bus/pci/devices/%s/driver_override" % NIC_AT, "vfio-pci\n")
+    host.write_sysfs("/sys/bus/pci/devices/%s/driver/unbind" % NIC_AT, NIC_AT)
+    live.load(host, "vfio-pci")
+    host.write_sysfs("/sys/bus/pci/drivers_probe", NIC_AT)
+    assert host.state()[NIC_AT] == VFIO
+    return host
+
+
+def test_an_override_of_driverctl_is_refused_with_the_remedy(overridden):
+    before = overridden.state(), overridden.read(OVERRIDE), ours(overridden)
+    with pytest.raises(HostError, match="%s: vfio-pci.*driverctl unset-override %s" % (OVERRIDE, NIC_AT)):
+        go(overridden)
+    assert (overridden.state(), overridden.read(OVERRIDE), ours(overridden)) == before
+    assert go(overridden, (GPU, AUDIO))["changed"]
+
+
+@pytest.mark.parametrize("when", ["boot", "auto"])
+def test_an_imported_override_of_driverctl_comes_back(overridden, when):
+    before = overridden.state()
+    predicted = go(overridden, when=when, check=True, driverctl="import")
+    assert overridden.read(OVERRIDE) == "vfio-pci\n"
+    assert predicted == go(overridden, when=when, driverctl="import")
+    assert predicted["changed"] and {"before_header": OVERRIDE, "after_header": OVERRIDE,
+                                     "before": "vfio-pci\n", "after": ""} in predicted["diff"]
+    assert overridden.read(OVERRIDE) is None and overridden.isdir("/etc/driverctl.d")
+    assert not go(overridden, when=when)["changed"]
+    predicted = go(overridden, (GPU, AUDIO), when=when, check=True)
+    assert predicted == go(overridden, (GPU, AUDIO), when=when) and predicted["changed"]
+    assert overridden.read(OVERRIDE) == "vfio-pci\n"
+    go(overridden, (), state="absent")
+    assert (overridden.state(), ours(overridden)) == (before, [None, None, False, False])
+    assert overridden.read(OVERRIDE) == "vfio-pci\n"
+
+
+def test_an_override_that_was_set_again_meanwhile_stays(overridden):
+    go(overridden, driverctl="import")
+    overridden.put(OVERRIDE, "e1000e\n")
+    with pytest.raises(HostError, match="e1000e"):
+        go(overridden)
+    go(overridden, (), state="absent")
+    assert overridden.read(OVERRIDE) == "e1000e\n"
+
+
+def test_an_imported_override_is_back_when_the_transaction_fails(overridden):
+    overridden.fail.add("vfio-pci")
+    before = overridden.state()
+    with pytest.raises(HostError):
+        go(overridden, driverctl="import")
+    assert (overridden.state(), ours(overridden)) == (before, [None, None, False, False])
+    assert overridden.read(OVERRIDE) == "vfio-pci\n"
+
+
+def test_an_import_that_is_killed_is_finished_or_undone(tmp_path):
+    for at in range(1, 100):
+        host = Kernel(str(tmp_path / str(at)))
+        host.put(OVERRIDE, "vfio-pci\n")
+        before = host.state()
+        if not killed_at(host, at, driverctl="import"):
+            break
+        go(host, (), state="absent")
+        assert (host.state(), host.read(OVERRIDE)) == (before, "vfio-pci\n"), at
+    assert at >= 9
 
 
 # -- it is killed ------------------------------------------------------------------------------------
