@@ -104,6 +104,16 @@ options:
     choices: [refuse, import]
     default: refuse
     version_added: "0.3.0"
+  nvidia_persistence:
+    description:
+      - What to do with a function that C(nvidia-persistenced) has open.
+      - V(keep) takes the daemon for a user like any other.
+      - V(release) has it let go of the functions that are bound now (C(nvidia-smi -pm 0)), and keep them again on the
+        way back.
+    type: str
+    choices: [keep, release]
+    default: keep
+    version_added: "0.3.0"
 notes:
   - For the next boots the list has an effect only once M(vfio.host.initramfs) has put it into the images.
 seealso:
@@ -220,6 +230,7 @@ def main():
             },
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "when": {"type": "str", "choices": ["boot", "auto", "now"], "default": "auto"},
+            "nvidia_persistence": {"type": "str", "choices": ["keep", "release"], "default": "keep"},
             "driverctl": {"type": "str", "choices": ["refuse", "import"], "default": "refuse"},
         },
         supports_check_mode=True,

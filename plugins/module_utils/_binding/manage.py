@@ -14,6 +14,7 @@ from ansible_collections.vfio.host.plugins.module_utils._binding import (
     identity,
     live,
     obstacles,
+    persistence,
     record,
     variants,
 )
@@ -26,7 +27,8 @@ STUCK = ("a write about it did not end in this boot: it is not touched before a 
 def run(host, params, check_mode, read_machine=None):
     """The wanted state: the list for the boot written, functions bound now or at the next boot.
 
-    :param params: ``{devices: [identity], state: present|absent, when: now|boot|auto, driverctl: refuse|import}``.
+    :param params: ``{devices: [identity], state: present|absent, when: now|boot|auto, driverctl: refuse|import,
+        nvidia_persistence: keep|release}``.
     :param read_machine: ``host -> machine document``, called only when a function is to change its driver now.
     Returns the module's result. Raises ValueError for bad input; HostError when a function is not what was asked, when
     ``now`` is not possible, or when the transaction failed, with every file and function as before.
@@ -56,6 +58,7 @@ class _Change:
         self.binding, self.returning, self.why = [], {}, {}
         self.drivers = {}
         self.taken, self.overrides = {}, []
+        self.release, self.releasing, self.read_machine = params.get("nvidia_persistence") == "release", [], None
         self.when = "boot"
 
     def judge(self, when, read_machine):
@@ -69,7 +72,11 @@ class _Change:
         bind = [address for address in bind if address not in stuck]
         back = {address: old for address, old in back.items() if address not in stuck}
         if bind or back:
+            self.read_machine = read_machine
             machine = read_machine(self.host)
+            if self.release and self.host.which(persistence.COMMAND):
+                self.releasing = persistence.held(machine, bind)
+                machine = persistence.without(machine, self.releasing)
             listed = {item["address"] for item in self.wanted}
             against = dict(obstacles.to_bind(machine, bind, listed, stuck))
             against.update(obstacles.to_return(machine, sorted(back), stuck))
@@ -81,6 +88,7 @@ class _Change:
         self.why.update(stuck)
         self.binding = [item for item in self.wanted if item["address"] in bind and item["address"] not in self.why]
         self.returning = {address: old for address, old in back.items() if address not in self.why}
+        self.releasing = [address for address in self.releasing if address not in self.why]
         if when == "now" and self.why:
             raise HostError("nothing was changed, since these cannot change their driver now: %s. Free them, or take "
                             "when: auto, which leaves them to the next boot" % "; ".join(
@@ -106,15 +114,10 @@ class _Change:
                 self.host.remove(path)
         try:
             if self.binding:
+                self._let_go()
                 live.bind(self.host, self.binding, self._before())
-        except live.LiveError as exc:
-            for address, override in sorted(self.taken.items()):
-                self.host.write(driverctl.path_of(address), override)
-            if exc.left:
-                self._write_state(self._marked(during, exc.stuck))
-            else:
-                self._put(record.STATE, self.state_text)
-            self._put(asked.DEVICES, self.text)
+        except HostError as exc:
+            self._undo(during, exc)
             raise
         try:
             if self.returning:
@@ -126,6 +129,34 @@ class _Change:
             if override is not None:
                 self.host.write(path, override)
         self._write_state(after)
+        failed = persistence.switch_all(self.host, [a for a, old in self.returning.items() if old.get("persistence")])
+        if failed:
+            raise HostError("every function is back at its driver, but: %s" % "; ".join(failed))
+
+    def _let_go(self):
+        """Have NVIDIA's daemon let go of what is to be bound, and see that nobody else came meanwhile."""
+        if not self.releasing:
+            return
+        for address in self.releasing:
+            persistence.switch(self.host, address, False)
+        listed = {item["address"] for item in self.wanted}
+        against = obstacles.to_bind(self.read_machine(self.host), [i["address"] for i in self.binding], listed, self.why)
+        held = ["%s: %s" % (a, ", ".join(why)) for a, why in sorted(against.items()) if why and a not in self.why]
+        if held:
+            raise HostError("nothing was bound: after %s had let go of %s, %s" % (
+                persistence.DAEMON, " and ".join(self.releasing), "; ".join(held)))
+
+    def _undo(self, during, exc):
+        """The files as before, as far as the functions are; ``exc`` says what of them is not."""
+        left, stuck = getattr(exc, "left", []), getattr(exc, "stuck", set())
+        persistence.switch_all(self.host, [address for address in self.releasing if address not in stuck])
+        for address, override in sorted(self.taken.items()):
+            self.host.write(driverctl.path_of(address), override)
+        if left:
+            self._write_state(self._marked(during, stuck))
+        else:
+            self._put(record.STATE, self.state_text)
+        self._put(asked.DEVICES, self.text)
 
     def _marked(self, records, stuck):
         return {address: dict(old, stuck=self.boot) if address in stuck else old for address, old in records.items()}
@@ -220,10 +251,13 @@ class _Present(_Change):
         return asked.render(self.wanted)
 
     def _records_during(self):
-        return dict(self.merged, **self.released)
+        return dict(self._merged(), **self.released)
+
+    def _merged(self):
+        return dict(self.merged, **{a: dict(self.merged[a], persistence=True) for a in self.releasing})
 
     def _records_after(self):
-        return dict(self.merged, **{a: old for a, old in self.released.items() if a not in self.returning})
+        return dict(self._merged(), **{a: old for a, old in self.released.items() if a not in self.returning})
 
     def _functions(self, check_mode):
         functions = []

@@ -7,8 +7,9 @@
 """The record of what each function was before we came: ``/var/lib/vfio-host/binding.json``.
 
 ``{"schema": 1, "functions": {address: {vendor, device, subsystem_vendor, subsystem_device, driver, module, override,
-driverctl, returning, stuck}}}``. ``driver`` None: it had none. ``module`` is the driver's, which may have another name;
-``override`` what driver_override said; ``driverctl`` the text of driverctl's file that was taken over. ``returning``: id of the boot in which it was about to be given back: a run that
+driverctl, persistence, returning, stuck}}}``. ``driver`` None: it had none. ``module`` is the driver's, which may have another name;
+``override`` what driver_override said; ``driverctl`` the text of driverctl's file that was taken over;
+``persistence`` is true where NVIDIA's daemon had the function open. ``returning``: id of the boot in which it was about to be given back: a run that
 was killed then has left it without a driver. ``stuck``: id of the boot in which a write about it never ended; it is not
 touched again before another boot. All but ids and driver may be missing.
 """

@@ -35,6 +35,7 @@ class Kernel(Host):
         self.refuse, self.hang, self.fail, self.said, self.writes = set(), set(), set(), [], []
         self.locked, self.open_groups = set(), set()
         self.kill_at, self.changes, self.modules = None, 0, []
+        self.persistent, self.smi, self.smi_fails = set(), [], False
         for driver in sorted(set(NATIVE.values())):
             os.makedirs(self.path(DRIVERS + driver), exist_ok=True)
         for identity in (GPU, AUDIO, NIC):
@@ -58,6 +59,13 @@ class Kernel(Host):
                 self.modules.append(name)
                 return Result(argv, 0)
             return Result(argv, 0 if name == "vfio_iommu_type1" else 1)
+        if argv[0] == "nvidia-smi":
+            self._change()
+            self.smi.append(argv[1:])
+            if self.smi_fails:
+                return Result(argv, 2, "", "Failed to initialize NVML: Driver/library version mismatch")
+            (self.persistent.add if argv[4] == "1" else self.persistent.discard)(argv[2])
+            return Result(argv, 0)
         if argv[0] == "dmesg":
             return Result(argv, 0, "".join("[  100.500000] %s\n" % line for line in self.said))
         raise HostError("%s: not here" % argv[0])
@@ -170,6 +178,8 @@ class Kernel(Host):
                 "address": address, "driver": self.driver(address), "group": int(GROUPS[address]),
                 "group_members": members, "is_bridge": False, "class": CLASSES[address], "used_by": [], "holders": [],
             }
+            if address in self.persistent and function["driver"] == NATIVE[address]:
+                function["holders"] = [{"pid": 812, "command": "nvidia-persiste", "node": "/dev/nvidia0"}]
             function.update(changes.get(address, {}))
             document.append(function)
         return {"functions": document, "host": {"usage_unknown": changes.get("unknown", [])}}

@@ -21,8 +21,9 @@ def host(tmp_path):
     return Kernel(str(tmp_path))
 
 
-def go(host, devices=ALL, state="present", when="auto", check=False, driverctl="refuse", **changes):
-    params = {"devices": [dict(device) for device in devices], "state": state, "when": when, "driverctl": driverctl}
+def go(host, devices=ALL, state="present", when="auto", check=False, driverctl="refuse", persistence="keep", **changes):
+    params = {"devices": [dict(device) for device in devices], "state": state, "when": when, "driverctl": driverctl,
+              "nvidia_persistence": persistence}
     return manage.run(host, params, check, lambda machine: machine.machine(**changes))
 
 
@@ -358,6 +359,62 @@ def test_an_import_that_is_killed_is_finished_or_undone(tmp_path):
         go(host, (), state="absent")
         assert (host.state(), host.read(OVERRIDE)) == (before, "vfio-pci\n"), at
     assert at >= 9
+
+
+# -- NVIDIA's daemon has a card open -------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(host):
+    host.put("/usr/bin/nvidia-smi", "")
+    host.persistent.add(GPU_AT)
+    return host
+
+
+def test_the_daemon_is_a_user_like_any_other(kept):
+    with pytest.raises(HostError, match="nvidia-persiste .process 812. has /dev/nvidia0 open"):
+        go(kept, when="now")
+    assert kept.smi == []
+
+
+def test_the_daemon_lets_go_and_keeps_again_on_the_way_back(kept):
+    before = kept.state()
+    predicted = go(kept, when="now", persistence="release", check=True)
+    assert kept.smi == [] and kept.persistent == {GPU_AT}
+    assert predicted == go(kept, when="now", persistence="release")
+    assert kept.smi == [["-i", GPU_AT, "-pm", "0"]] and kept.state() == dict.fromkeys(before, VFIO)
+    assert not go(kept, when="now", persistence="release")["changed"]
+    go(kept, (), state="absent")
+    assert kept.smi[1:] == [["-i", GPU_AT, "-pm", "1"]] and kept.persistent == {GPU_AT}
+    assert (kept.state(), ours(kept)) == (before, [None, None, False, False])
+
+
+def test_without_the_command_the_daemon_keeps_the_card(host):
+    host.persistent.add(GPU_AT)
+    with pytest.raises(HostError, match="nvidia-persiste"):
+        go(host, when="now", persistence="release")
+
+
+def test_a_card_that_somebody_else_uses_too_is_left_to_the_daemon(kept):
+    holders = [{"pid": 812, "command": "nvidia-persiste", "node": "/dev/nvidia0"},
+               {"pid": 99, "command": "python3", "node": "/dev/nvidia0"}]
+    result = go(kept, persistence="release", **{GPU_AT: {"holders": holders}})
+    assert kept.smi == [] and [d["address"] for d in result["deferred"]] == [GPU_AT, AUDIO_AT]
+
+
+@pytest.mark.parametrize("how", ["it fails", "it does not let go", "the driver fails"])
+def test_when_the_daemon_does_not_let_go_all_is_as_before(kept, how):
+    before = kept.state()
+    changes = {}
+    if how == "it fails":
+        kept.smi_fails = True
+    elif how == "the driver fails":
+        kept.fail.add("vfio-pci")
+    else:
+        changes[GPU_AT] = {"holders": [{"pid": 812, "command": "nvidia-persiste", "node": "/dev/nvidia0"}]}
+    with pytest.raises(HostError):
+        go(kept, persistence="release", **changes)
+    assert (kept.state(), ours(kept), kept.persistent) == (before, [None, None, False, False], {GPU_AT})
 
 
 # -- it is killed ------------------------------------------------------------------------------------
