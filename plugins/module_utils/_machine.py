@@ -15,27 +15,52 @@ from __future__ import annotations
 import gc
 
 from ansible_collections.vfio.host.plugins.module_utils import _watch
+from ansible_collections.vfio.host.plugins.module_utils._host import Host
 
 SCHEMA = 2
 
 
-def read(host, roms=False, early=None):
+def read(host, roms=False, first=None):
     """collect(), with a deadline for every read. Raises HostTimeout where too many reads hang.
 
-    :param early: what start_early() returned.
+    :param first: see _watch.watched().
     """
+    def work(watched_host):
+        return _gather(watched_host, roms)
+
     collecting = gc.isenabled()
     gc.disable()  # nothing here lives long, and its passes grow with the document
     try:
-        return complete(_watch.watched(host, _gather, roms, meanwhile=_what_follows, early=early))
+        return complete(_watch.watched(host, work, meanwhile=_what_follows, first=first))
     finally:
         if collecting:
             gc.enable()
 
 
-def start_early():
-    """For the head of a module that reads a machine in any case, and for its main program only; for read()."""
-    return _watch.start_early(_gather, _reading)
+def read_early():
+    """For the head of a module that reads a machine in any case, and for its main program only.
+
+    ``.ask(root, roms)`` of what is returned is ``read(Host(root), roms)``. Meanwhile one process compiles what reads,
+    and one what follows from it.
+    """
+    return _watch.Early(_prepare)
+
+
+def _prepare(dummy):
+    reader = _watch.Early(_prepare_reader)
+    _what_follows()
+    return lambda root, roms: read(Host(root), roms, lambda: reader.outcome(root, roms))
+
+
+def _prepare_reader(watch):
+    _reading()
+
+    def work(root, roms):
+        host = Host(root)
+        watch(host)
+        return _gather(host, roms)
+
+    return work
 
 
 def collect(host, roms=False):
