@@ -90,6 +90,7 @@ options:
         type: str
       at:
         description: Where to add it. A device without an address, such as C(ide-hd), is at a bus alone, V(ide.1).
+          C(nvme-subsys) is on no bus.
         type: str
       properties:
         description: QEMU's properties of the added device, as V(name=value,name=value).

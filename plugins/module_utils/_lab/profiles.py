@@ -62,6 +62,9 @@ KEYS = {
 }
 """What a change of the board may say, by what it does."""
 
+NO_BUS = ("nvme-subsys",)
+"""Devices of QEMU that are on no bus; others name them by their id."""
+
 DISK_SIZE = 1024
 """MiB of a disk that a change of the board adds, unless it says more. Only what is used takes space."""
 
@@ -77,7 +80,7 @@ def board(changes=()):
     - ``remove`` (an id or a place).
 
     A place is ``BUS/SLOT.FUNCTION``, as in ``cpu_port/00.0``; without a bus it is on the root bus. A device that has
-    no address, such as ``ide-hd``, is at a bus alone: ``ide.1``.
+    no address, such as ``ide-hd``, is at a bus alone: ``ide.1``. One on no bus (NO_BUS) has an id and no ``at``.
     Returns ``((device, address, properties), ...)`` like BOARD; ``address`` is "" where there is none.
     Raises ValueError with the change that cannot be made and why.
     """
@@ -103,7 +106,7 @@ def _said(change):
 def _entry(device, address, properties):
     values = dict(part.split("=", 1) for part in properties.split(",") if part)
     return {"device": device, "address": address, "properties": properties,
-            "bus": values["bus"], "id": values.get("id")}
+            "bus": values.get("bus"), "id": values.get("id")}
 
 
 def _place(text):
@@ -143,7 +146,10 @@ def _add(entries, change):
     properties = change.get("properties") or ""
     if not DEVICE.match(change["add"]):
         raise ValueError("%r is no name of a QEMU device" % change["add"])
-    if "at" not in change:
+    bare = change["add"] in NO_BUS
+    if bare and ("at" in change or "disk" in change):
+        raise ValueError("%s is on no bus and has no disk" % change["add"])
+    if not bare and "at" not in change:
         raise ValueError("at which place?")
     if properties and not PROPERTIES.match(properties):
         raise ValueError("properties are written name=value,name=value")
@@ -159,6 +165,12 @@ def _add(entries, change):
         if any(drive in entry["properties"].split(",") for entry in entries):
             raise ValueError("there is a disk %s already" % change["disk"])
         properties = ",".join(filter(None, [properties, drive]))
+    if bare:
+        entry = _entry(change["add"], "", properties)
+        if not entry["id"]:
+            raise ValueError("it needs an id")
+        _put(entries, entry)
+        return
     bus, address = _place(change["at"])
     _put(entries, _entry(change["add"], address, ",".join(filter(None, [properties, "bus=" + bus]))))
 
@@ -167,7 +179,7 @@ def _put(entries, entry):
     if entry["bus"] == "pcie.0" and entry["address"] in BUILT_IN:
         raise ValueError("%s is the chipset's own" % entry["address"])
     for other in entries:
-        if (other["bus"], other["address"]) == (entry["bus"], entry["address"]):
+        if entry["bus"] and (other["bus"], other["address"]) == (entry["bus"], entry["address"]):
             raise ValueError("%s is there" % other["device"])
         if entry["id"] and other["id"] == entry["id"]:
             raise ValueError("the id %s is that of another device, %s" % (entry["id"], other["device"]))
@@ -190,7 +202,7 @@ def _find(entries, text):
 def _on(entry, ids):
     """The id that an entry's bus comes from, None for a bus of the machine itself."""
     bus = entry["bus"]
-    if bus == "pcie.0" or re.match(r"^ide\.[0-5]$", bus):
+    if bus in (None, "pcie.0") or re.match(r"^ide\.[0-5]$", bus):
         return None
     owner = bus if bus in ids else bus.rsplit(".", 1)[0]
     return owner

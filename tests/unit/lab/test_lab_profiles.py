@@ -212,6 +212,9 @@ def test_disks_are_drives_of_the_lab():
     ([{"add": "nvme", "at": "05.0", "disk": "../x"}], "use up to 31"),
     ([{"add": "nvme", "at": "05.0", "disk": "a"}, {"add": "nvme", "at": "06.0", "disk": "a"}], "a disk a already"),
     ([{"add": "nvme", "at": "05.0", "to": "06.0"}], "to does not go with add"),
+    ([{"add": "nvme-subsys", "at": "05.0", "properties": "id=vault"}], "nvme-subsys is on no bus"),
+    ([{"add": "nvme-subsys", "properties": "nqn=vault"}], "it needs an id"),
+    ([{"add": "nvme-subsys", "properties": "id=hda1"}], "the id hda1 is that of another device"),
     ([{"remove": "hda1", "at": "05.0"}], "at does not go with remove"),
     ([{"remove": "hda9"}], "there is no hda9; ids are cpu_port, hda0"),
     ([{"remove": "05.0"}], "there is no 05.0"),
@@ -226,6 +229,17 @@ def test_disks_are_drives_of_the_lab():
 def test_changes_that_cannot_be_made_are_refused(changes, error):
     with pytest.raises(ValueError, match="lab's board.*" + error):
         profiles.board(changes)
+
+
+def test_what_is_on_no_bus_comes_before_what_names_it():
+    changes = [{"add": "nvme-subsys", "properties": "id=vault"},
+               {"add": "nvme-subsys", "properties": "id=other"},
+               {"add": "nvme", "at": "05.0", "properties": "serial=vault,subsys=vault,sriov_max_vfs=4"}]
+    placed = profiles.board(changes)
+    assert [entry for entry in placed if entry[0].startswith("nvme")] == [
+        ("nvme-subsys", "", "id=vault"), ("nvme-subsys", "", "id=other"),
+        ("nvme", "05.0", "serial=vault,subsys=vault,sriov_max_vfs=4,bus=pcie.0"),
+    ]  # fmt: skip
 
 
 def test_an_error_names_the_change():
