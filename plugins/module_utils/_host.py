@@ -350,6 +350,21 @@ class Host:
             return False
         return True
 
+    def set_owner(self, path, uid, gid, mode):
+        """Owner, group and mode of a device node or file, numbers all. Raises HostError.
+
+        At no moment can anybody do more with it than before or after.
+        """
+        try:
+            outside = self.path(path)
+            fewer = os.stat(outside).st_mode & mode & 0o7777
+            os.chmod(outside, fewer)
+            os.chown(outside, uid, gid)
+            os.chmod(outside, mode)
+        except OSError as exc:
+            raise HostError("%s: it cannot be given to %d:%d with mode %04o: %s" % (
+                path, uid, gid, mode, exc.strerror)) from exc
+
     @staticmethod
     def _sync_folder(folder):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

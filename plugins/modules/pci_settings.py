@@ -12,8 +12,8 @@ module: pci_settings
 short_description: How PCI functions are reset, and whether they may be switched off, now and at each boot
 version_added: "0.3.0"
 description:
-  - Sets the reset methods of PCI functions and their order, and whether the kernel may switch a function off while it is
-    idle (D3cold). Sets them now, reads them back, and keeps them over a reboot with a file of its own for C(udev).
+  - Sets the reset methods of PCI functions and their order, and whether the kernel may switch a function off while it
+    is idle (D3cold). Sets them now, reads them back, and keeps them over a reboot with a file of its own for C(udev).
   - Goes by address and identity together, now and at each boot. Another card at the address is refused, and a rule
     counts only while a card of this make is there.
   - Remembers what each function had before, and gives it back with O(state=absent), or when a function or one of its

@@ -10,8 +10,9 @@ RECORD: ``{"schema": 1, "functions": {address: {vendor, device, serial, settings
 "ours": [value]}}}}, "unfinished": true}``. ``ours`` are the values that runs have set; more than one while a run is
 under way, which ``unfinished`` says. A value is a list of methods for ``reset_method``, a bool for ``d3cold_allowed``.
 
-Which reset methods a function has is known without a write: the kernel shows them all until somebody has written to the
-file (Documentation/ABI/testing/sysfs-bus-pci), so they are what is shown now, and what was shown before our first write.
+Which reset methods a function has is known without a write: the kernel shows them all until somebody has written to
+the file (Documentation/ABI/testing/sysfs-bus-pci), so they are what is shown now, and what was shown before our first
+write.
 """
 
 from __future__ import annotations
@@ -360,11 +361,10 @@ def run(host, params, check_mode):
 def _foreign(host, wanted):
     """Warnings about rules of others that may set the same at each boot."""
     found = []
-    if not wanted:
-        return found
-    for path, rule in files.foreign_rules(host, RULES):
-        for attribute in ATTRIBUTES:
-            if re.search(r"ATTR\{%s\}\s*=[^=]" % attribute, rule) and any(item[attribute] is not None for item in wanted):
+    asked_for = [attribute for attribute in ATTRIBUTES if any(item[attribute] is not None for item in wanted)]
+    for path, rule in files.foreign_rules(host, RULES) if asked_for else []:
+        for attribute in asked_for:
+            if re.search(r"ATTR\{%s\}\s*=[^=]" % attribute, rule):
                 found.append("%s sets %s too, and the last rule wins: %s" % (path, attribute, rule))
     return found
 

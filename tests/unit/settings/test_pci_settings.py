@@ -292,7 +292,7 @@ def test_what_somebody_has_set_since_stays(host):
 
 def test_the_rule_of_somebody_else_is_a_warning(host):
     host.put("/usr/lib/udev/rules.d/99-x.rules",
-             '# ATTR{reset_method}="x"\nKERNEL=="*", \\\n  ATTR{reset_method}="pm"\nATTR{d3cold_allowed}=="1", NAME="x"\n')
+             '# ATTR{reset_method}="x"\nKERNEL=="*", \\\n  ATTR{reset_method}="pm"\nATTR{d3cold_allowed}=="1", NAME=""')
     assert [w for w in go(host, nic("flr", d3cold_allowed=False))["warnings"] if "99-x.rules sets reset_method" in w]
     assert len(go(host, nic("flr", d3cold_allowed=False))["warnings"]) == 1
     assert go(host, ask(NIC, d3cold_allowed=False))["warnings"] == []

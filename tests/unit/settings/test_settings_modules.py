@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.vfio.host.plugins.modules import pci_settings
+from ansible_collections.vfio.host.plugins.modules import pci_settings, vfio_access
 from ansible_collections.vfio.host.tests.unit.modules.harness import run_module
 from ansible_collections.vfio.host.tests.unit.settings.settings_host import SettingsHost
 
@@ -12,12 +12,14 @@ NIC = {"address": "0000:03:00.0", "vendor": "8086", "device": "10d3"}
 CASES = [
     (pci_settings, {"functions": [dict(NIC, reset_method=["flr"], d3cold_allowed=False)]}),
     (pci_settings, {"functions": [dict(NIC, reset_method=[])]}),
+    (vfio_access, {"group": "kvm", "memlock": "8GiB"}),
 ]
 
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     found = SettingsHost(str(tmp_path))
+    found.node("/dev/vfio/7")
     for module, dummy in CASES:
         monkeypatch.setattr(module, "Host", lambda: found)
     return found
@@ -37,6 +39,7 @@ def test_check_run_and_second_run(host, module, arguments):
 
 @pytest.mark.parametrize("module, arguments, words", [
     (pci_settings, {"functions": [dict(NIC, reset_method=["acpi"])]}, "functions[0].reset_method: the kernel does not"),
+    (vfio_access, {}, "group: name the group"),
 ])
 def test_a_refusal_is_a_failure(host, module, arguments, words):
     result = run_module(module, arguments)
