@@ -184,7 +184,7 @@ class SettingsHost(Host):
 
     def tree(self):
         """Everything but time, as ``{path: bytes}``, with the owners of the nodes."""
-        found = dict(self.nodes)
+        found = {"owner of " + path: owner for path, owner in self.nodes.items()}
         for folder, dummy, names in os.walk(self.root):
             for name in names:
                 if not os.path.islink(os.path.join(folder, name)):
