@@ -448,16 +448,16 @@ RULES = (
          "The guest gets the device as the last user left it, and starting the guest again may need a reboot of "
          "the host. Try that before you rely on it, or choose a device that has FLR.", _no_reset),
     rule("VH402", "The kernel would use a reset that is known not to work", "warn",
-         "Update the kernel, or leave the method out: write the remaining ones to reset_method of the function "
-         "in /sys/bus/pci/devices, at each boot.", _faulty_reset_in_use),
+         "Update the kernel, or leave the method out with the role pci_settings: reset_method with the remaining ones.",
+         _faulty_reset_in_use),
     rule("VH403", "The functions of a card are only reset together", "info",
          "Give all of them to the same guest.", _reset_together),
     rule("VH404", "A link runs below what both its ends can", "warn",
          "Reseat the card, leave out a riser or an extension cable, look in the manual which slots share lanes, "
          "and in the firmware setup for the slot's speed.", _slow_link),
     rule("VH405", "The device may not come back from D3cold", "info",
-         "If the guest fails to start with it, keep it awake: options vfio-pci disable_idle_d3=1 in "
-         "/etc/modprobe.d, or 0 into d3cold_allowed of the function. A cold start brings it back.", _d3cold),
+         "If the guest fails to start with it, keep it awake: d3cold_allowed: false with the role pci_settings, or "
+         "options vfio-pci disable_idle_d3=1 in /etc/modprobe.d. A cold start brings it back.", _d3cold),
     rule("VH406", "The firmware forbids to assign this function (RMRR)", "refuse",
          "Look in the firmware setup for what uses the function there (management, shared memory, SMI) and turn "
          "it off for this slot, update the firmware, or choose another function.", _rmrr, acknowledgeable=False),

@@ -279,7 +279,7 @@ RULES = (
     rule(
         "VH458", "This GPU's family is known not to reset well", "warn",
         "Expect to reboot the host when a guest stops uncleanly. The module vendor-reset can help: build it for this "
-        "kernel, load it early, and put device_specific first in reset_method.",
+        "kernel, and put device_specific first in reset_method with the role pci_settings, which loads it at each boot.",
         _amd_reset,
     ),
     rule(
