@@ -22,6 +22,9 @@ BOARD = [
     {"add": "pcie-root-port", "at": "03.0", "properties": "id=twin_port,chassis=10"},
     {"add": "nvme", "at": "twin_port/00.0", "properties": "serial=second", "disk": "second", "size": 64},
 ]
+LOADED = "modprobe vfio-pci; modprobe snd_hda_intel"
+"""On a host that has just started."""
+USERS, USER = "vfio-lab", "vfio-lab-user"
 HOLD = """
 import os, socket, sys, time
 fd = os.open(sys.argv[1], os.O_RDWR)
@@ -108,11 +111,12 @@ def iommu_on(host, seen):
     """The IOMMU on, and the board with two NVMe controllers of one make."""
     if host.profile != "amd":  # its IOMMU is on by default
         host.module("kernel_cmdline", {"parameters": ["intel_iommu=on"]})
+    host.run("groupadd --system %s && useradd --system --groups %s --shell /bin/sh %s" % (USERS, USERS, USER))
     lab = host.lab()
     host.run("sync")
     lab.power_off()
     lab.power_on(board=BOARD, timeout=BOOT_DEADLINE)
-    host.run("modprobe vfio-pci; modprobe snd_hda_intel; systemctl is-system-running --wait", check=False, timeout=BOOT_DEADLINE)
+    host.run(LOADED + "; systemctl is-system-running --wait", check=False, timeout=BOOT_DEADLINE)
     seen["slots"] = slots(host)
     seen["state"], seen["files"] = state(host), host.files()
     return "%s" % seen["slots"]
@@ -157,6 +161,77 @@ def guest_has_it(host, seen):
     home(host)
     as_at_first(host, seen)
     return "now: refused, %s is named; auto: the others went home, and it once the guest had ended" % node
+
+
+def driverctl_has_it(host, seen):
+    """An override of driverctl is refused, or taken over and given back."""
+    nic = seen["slots"]["nic"]
+    override = "/etc/driverctl.d/pci-" + nic
+    host.run("mkdir -p /etc/driverctl.d && echo vfio-pci >" + override)
+    wanted = devices(host, seen, "nic")
+    refused = binding(host, wanted, fail=True)
+    expect("driverctl unset-override " + nic in refused["msg"], "said: %s" % refused["msg"])
+    binding(host, wanted, options={"driverctl": "import"})
+    expect(host.run("ls /etc/driverctl.d").split() == [], "the override is still there")
+    expect(not binding(host, wanted)["changed"], "the second run changes something")
+    home(host)
+    expect(host.run("cat " + override) == "vfio-pci\n", "the override is not as it was")
+    host.run("rm -r /etc/driverctl.d")
+    as_at_first(host, seen)
+    return "refused with the command that takes it out; with import, taken over and back"
+
+
+def reset_settings(host, seen):
+    """Reset methods and D3cold of one NVMe controller: now, at the next boot, and back."""
+    address = seen["slots"]["nvme"]
+    folder = "/sys/bus/pci/devices/%s/" % address
+
+    def shown():
+        return host.run("cd %s && cat reset_method d3cold_allowed" % folder).splitlines()
+
+    before = shown()
+    last = before[0].split()[-1]
+    one = {field: faults.identity(host, address)[field] for field in ("address", "vendor", "device")}
+    refused = host.module("pci_settings", {"functions": [dict(one, reset_method=["device_specific"])]}, fail=True)
+    expect(before[0] in refused["msg"], "said: %s" % refused["msg"])
+    wanted = {"functions": [dict(one, reset_method=[last], d3cold_allowed=before[1] != "1")]}
+    predicted = host.module("pci_settings", wanted, check_mode=True)
+    expect(shown() == before, "the check run wrote something")
+    done = host.module("pci_settings", wanted)
+    expect(predicted["functions"] == done["functions"] and done["changed"], "predicted %s, and is %s" % (predicted, done))
+    changed = [last, "0" if before[1] == "1" else "1"]
+    expect(shown() == changed, "now it is %s" % shown())
+    expect(not host.module("pci_settings", wanted)["changed"], "the second run changes something")
+    host.reboot()
+    expect(shown() == changed, "after a reboot it is %s" % shown())
+    expect(not host.module("pci_settings", wanted)["changed"], "a run after a reboot changes something")
+    host.module("pci_settings", {"state": "absent"})
+    expect(shown() == before, "not as before: %s" % shown())
+    host.run(LOADED, check=False)
+    as_at_first(host, seen)
+    return "%s became %s, at the next boot too, and is as before" % (before, changed)
+
+
+def for_a_group(host, seen):
+    """A group of users has the device nodes, and may lock memory; nobody else does."""
+    wanted = {"group": USERS, "memlock": "512MiB"}
+    host.module("vfio_access", wanted)
+    expect(not host.module("vfio_access", wanted)["changed"], "the second run changes something")
+    binding(host, devices(host, seen, "nvme"))
+    link = host.run("readlink /sys/bus/pci/devices/%s/iommu_group" % seen["slots"]["nvme"])
+    node = "/dev/vfio/" + os.path.basename(link.strip())
+    host.run("udevadm settle")
+    expect(host.run("stat -c %%U:%%G:%%a %s" % node).strip() == "root:%s:660" % USERS, "a new node is %s" % host.run("ls -l " + node))
+    opened = "runuser -u %s -- python3 -c 'import os; os.open(\"%s\", os.O_RDWR)'"
+    host.run(opened % (USER, node))
+    expect("denied" in host.run(opened % ("nobody", node) + " 2>&1 || true"), "everybody can open " + node)
+    limit = host.run("su - %s -c 'ulimit -l'" % USER).strip()
+    expect(limit == str(512 << 10), "the user may lock %s KiB" % limit)
+    host.module("vfio_access", {"state": "absent"})
+    expect(host.run("stat -c %%U:%%G:%%a %s" % node).strip() == "root:root:600", "given back as %s" % host.run("ls -l " + node))
+    home(host)
+    as_at_first(host, seen)
+    return "%s: the group opens it and locks %s KiB, others do not" % (node, limit)
 
 
 def fifty_times(host, seen):
@@ -272,7 +347,7 @@ def hangs(host, seen):
     host.run("sync")
     lab.power_off()
     lab.power_on(timeout=BOOT_DEADLINE)
-    host.run("modprobe vfio-pci; modprobe snd_hda_intel", check=False)
+    host.run(LOADED, check=False)
     binding(host, wanted)
     home(host)
     as_at_first(host, seen)
@@ -293,5 +368,5 @@ def site_without_a_reboot(host, seen):
     return "%d s without a reboot, second run changed=0; all taken at the next boot" % seconds
 
 
-STEPS = (iommu_on, there, guest_has_it, fifty_times, not_the_whole_group, held, probe_fails_on_the_way_back, killed, hangs,
-         site_without_a_reboot)
+STEPS = (iommu_on, there, guest_has_it, driverctl_has_it, reset_settings, for_a_group, fifty_times, not_the_whole_group,
+         held, probe_fails_on_the_way_back, killed, hangs, site_without_a_reboot)
