@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-TEXT = r"""#!/bin/sh
+_HEAD = r"""#!/bin/sh
 # Managed by the vfio.host collection (module initramfs). Do not edit: it is replaced.
 # Gives the PCI functions in /etc/vfio-host/devices to vfio-pci, or to the variant driver that their
 # line names, before udev loads any driver; each one only if it, and every listed function of the
@@ -31,7 +31,9 @@ esac
 list=/etc/vfio-host/devices
 pci=/sys/bus/pci
 
-log()
+"""
+
+FUNCTIONS = r"""log()
 {
     { echo "vfio-host: $*" >/dev/kmsg; } 2>/dev/null
 }
@@ -159,7 +161,10 @@ load()
     [ -n "$name" ] || why="$1 cannot be loaded"
 }
 
-# way ADDRESS: sets $got to the root bus and the slot and function at each bridge, or to nothing
+"""
+"""Shell functions that know nothing of a list: they want ``pci``, the folder of the bus. For _sriov/script.py too."""
+
+_TAIL = r"""# way ADDRESS: sets $got to the root bus and the slot and function at each bridge, or to nothing
 way()
 {
     left=$(readlink "$pci/devices/$1" 2>/dev/null)
@@ -342,3 +347,5 @@ tell=yes
 each handle
 exit 0
 """
+
+TEXT = _HEAD + FUNCTIONS + _TAIL

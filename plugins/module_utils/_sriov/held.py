@@ -1,0 +1,48 @@
+# Copyright (c) 2026, vfio.host contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Private to the vfio.host collection: no promise is made to code outside it.
+
+"""Why a virtual function must not be taken away or changed now. Pure. Unknown means that it must not."""
+
+from __future__ import annotations
+
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils._usage import holders
+
+IN_USE = ("use", "guest", "control")
+
+
+def reasons(machine, address, interfaces):
+    """Sentences, empty when nobody has it.
+
+    :param interfaces: its network interfaces, as of physical.interfaces_of().
+    """
+    function = next((f for f in machine["functions"] if f["address"] == address), None)
+    if function is None:
+        return ["the machine document does not have it"]
+    found = ["the host uses it: %s" % use["what"] for use in function["used_by"] if use["kind"] != "process"]
+    if function["holders"] is None:
+        found.append("which processes have it open is not known")
+    pairs = sorted({(holder["command"] or "a process", holder["pid"], holder["node"])
+                    for holder in function["holders"] or () if holders.weigh(function, holder) in IN_USE})
+    found += ["%s (process %d) has %s open" % pair for pair in pairs]
+    if function["driver"] is None or asked.is_vfio(function["driver"]):
+        return found
+    addresses = {i["name"]: i["addresses"] for i in machine["host"]["network"]["interfaces"]}
+    for interface in interfaces:
+        name = interface["name"]
+        if interface["master"]:
+            found.append("its interface %s is a port of %s" % (name, interface["master"]))
+        found += ["%s lies on its interface %s" % (upper, name) for upper in interface["upper"]
+                  if upper != interface["master"]]
+        if addresses.get(name):
+            found.append("its interface %s has the address %s" % (name, ", ".join(addresses[name])))
+    if function["class"].startswith("02") and not interfaces and not function["driver"].startswith(("uio", "igb_uio")):
+        found.append("driver %s has it and no interface of it is here: it may be in another network namespace, that of "
+                     "a container" % function["driver"])
+    unknown = machine["host"]["usage_unknown"]
+    if unknown:
+        found.append("what the host uses is not known in full (%s)" % ", ".join(unknown))
+    return found
