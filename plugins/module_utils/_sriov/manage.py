@@ -255,7 +255,7 @@ class _Change:
                 step["settings"] = {int(index): values for index, values in (
                     (index, physical.differing({name: entry["settings"].get(index, {}).get(name) for name in names},
                                                step["told"].get(int(index), {})))
-                    for index, names in entry["ours"].items()) if values}
+                    for index, names in entry["ours"].items() if int(index) in step["told"]) if values}
             step["restores"] = {vf: was for vf, was in entry["drivers"].items()
                                 if step["recreate"] and entry["numvfs"] or step["drivers"].get(vf, was) != was}
             step["moves"] = bool(step["recreate"] or step["settings"] or step["restores"]

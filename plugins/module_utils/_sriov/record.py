@@ -9,8 +9,8 @@
 ``{"schema": 1, "functions": {address: {vendor, device, numvfs, autoprobe, wanted, drivers, found, settings,
 ours}}}``. ``numvfs`` and ``autoprobe`` are what was before, ``wanted`` the count that was asked.
 ``drivers``: ``{virtual function: {driver, module, override}}`` of those that were there before, ``found``: ``{index:
-{mac, ...}}`` of these. ``settings``: ``{index: {mac, ...}}`` as it was before a setting of ours; ``ours``: ``{index: [setting]}``.
-Indexes are text, as JSON has them.
+{mac, ...}}`` of these. ``settings``: ``{index: {mac, ...}}`` as it was before a setting of ours; ``ours``:
+``{index: [setting]}``. Indexes are text, as JSON has them.
 """
 
 from __future__ import annotations

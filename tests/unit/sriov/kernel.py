@@ -16,7 +16,7 @@ from ansible_collections.vfio.host.tests.unit.hardware import fake_machine
 
 DEVICES = "/sys/bus/pci/devices/"
 DRIVERS = "/sys/bus/pci/drivers/"
-PF, OTHER, PLAIN, UNMADE = "0000:02:00.0", "0000:05:00.0", "0000:00:19.0", "0000:00:03.0"
+PF, OTHER, PLAIN = "0000:02:00.0", "0000:05:00.0", "0000:00:19.0"
 PORT, OTHER_PORT = "0000:00:1c.0", "0000:00:1d.0"
 IDS = {PF: ("8086", "10c9"), OTHER: ("8086", "1572")}
 NIC = {PF: "ens2", OTHER: "ens5"}
@@ -38,7 +38,7 @@ class Kernel(Host):
 
     ``acs``: whether the ports isolate. ``refuse``, ``hang``: ``(attribute's name, address)`` that give an error, or
     never end. ``kill_at``: number of the change before which the run is killed. ``mute``: settings the driver
-    does not tell.     ``deaf``: settings it refuses. ``shift``: virtual functions are so many places further on.
+    does not tell. ``deaf``: settings it refuses. ``shift``: virtual functions are so many places further on.
     ``lost``: so many do not appear.
     """
 
@@ -72,12 +72,17 @@ class Kernel(Host):
         for field, value in (("vendor", "8086"), ("device", "10d3")):
             tree.write("%s/%s" % (tree.homes[PLAIN], field), "0x%s\n" % value)
         tree.nic("enp0s25", tree.homes[PLAIN], index=9)
+        tree.pci("0000:00:1f.2", "8086:2922", "010601", driver="ahci", group=self._group(6), msi=True)
+        tree.disk("sda", tree.homes["0000:00:1f.2"] + "/ata1/host0/target0:0:0/0:0:0:0/block", partitions=1)
+        tree.mount("/", "sda1")
         tree.addresses(("enp0s25", "10.0.2.15/24"))
         tree.route("enp0s25", "0.0.0.0", 0, "10.0.2.2", flags=3)
         tree.folder("/proc/1/fd")
         tree.write("/proc/uptime", "100.00 0.00\n")
         for name in ("igb", "igbvf", "e1000e"):
             tree.folder(DRIVERS + name)
+        for folder in ("/etc/udev/rules.d", "/etc/systemd/system", "/var/lib", "/usr/local/lib"):
+            tree.folder(folder)
         for name in ("systemctl", "ip", "udevadm"):
             tree.write("/usr/bin/" + name)
         for address, name in ((PF, "igb"), (OTHER, "igb"), (PLAIN, "e1000e")):
