@@ -21,8 +21,8 @@ description:
     the error has the step and what the kernel said.
   - Says where the virtual functions will be and in which IOMMU groups, before they are made. Those that would share a
     group are refused, since a guest could not have them alone.
-  - Keeps them over a reboot and over a reload of the card's driver, with a unit of systemd, a rule of udev, and a script
-    that compares the card first. The script never takes virtual functions away, and leaves those that have a driver.
+  - Keeps them over a reboot and over a reload of the card's driver, with a unit of systemd, a rule of udev, and a
+    script that compares the card first. The script never takes virtual functions away, and leaves those that have a driver.
   - Remembers what each card had before (C(/var/lib/vfio-host/sriov.json)), and gives it back with O(state=absent), or
     when a card is taken off the list.
 extends_documentation_fragment:
@@ -81,7 +81,7 @@ options:
             description: VLAN that the card puts its frames into, V(1) to V(4094), or V(0) for none.
             type: int
           qos:
-            description: Priority in the VLAN tag, V(0) to V(7). It needs O(functions[].vfs[].vlan), and is V(0) without.
+            description: Priority in the VLAN tag, V(0) to V(7). It needs O(functions[].vfs[].vlan).
             type: int
           trust:
             description: Whether the guest may do what the card lets trusted ones only do, like other MAC addresses.
@@ -223,8 +223,8 @@ vfs:
       group_members: ["0000:03:02.0"]
       isolated: true
       reasons:
-        - "0000:03:02.0 (ethernet 8086:154c) is behind 0000:00:01.0 (root port 8086:1901), which isolates: its ACS capability
-          is on"
+        - "0000:03:02.0 (ethernet 8086:154c) is behind 0000:00:01.0 (root port 8086:1901), which isolates: its ACS
+          capability is on"
       mac: "52:54:00:12:34:00"
       vlan: 100
       qos: 0

@@ -164,8 +164,8 @@ def test_all_are_the_hosts(machine):
 def test_other_virtual_functions_are_never_taken_away(machine, shell):
     machine.attribute("sriov_numvfs", 4)
     said = machine.run_script(shell, rc=1)
-    assert said == ["0000:03:00.0 left to the host: has 4 virtual functions, asked 2; they are not taken away, since somebody "
-                    "may use them"]
+    assert said == ["0000:03:00.0 left to the host: has 4 virtual functions, asked 2; they are not taken away, since "
+                    "somebody may use them"]
     assert machine.writes() == []
 
 
@@ -238,8 +238,9 @@ def test_a_damaged_line_makes_nothing(machine, line):
     assert machine.writes() == []
 
 
-@pytest.mark.parametrize("line", ["vf 0000:03:00.0 0 nouveau - - - - -", "vf 0000:03:00.0 0 vfio-pci", "vf 0000:03:00.0 x host - - - - -",
-                                  "vf 0000:03:00.0 0 vfio-pci - - - - - more", "vf 0000:03:00.0 0 vfio-pci $(id) - - - -"])
+@pytest.mark.parametrize("line", [
+    "vf 0000:03:00.0 0 nouveau - - - - -", "vf 0000:03:00.0 0 vfio-pci", "vf 0000:03:00.0 x host - - - - -",
+    "vf 0000:03:00.0 0 vfio-pci - - - - - more", "vf 0000:03:00.0 0 vfio-pci $(id) - - - -"])
 def test_a_damaged_line_of_a_virtual_function_binds_nothing(machine, line):
     machine.write(wanted.LIST, "pf 0000:03:00.0 8086 1572 - 1 0\n%s\n" % line)
     assert "damaged" in machine.run_script(rc=1)[1] and machine.driver(0) is None

@@ -66,8 +66,8 @@ def test_every_virtual_function_has_an_entry():
     found = wanted.check([entry(vendor="8086", driver="vfio_pci", vfs=[{"index": 3, "mac": MAC.upper(), "vlan": 0,
                                                                         "driver": "host"}])])[0]
     assert [vf["driver"] for vf in found["vfs"]] == ["vfio-pci"] * 3 + ["host"]
-    assert found["vfs"][3] == {"index": 3, "place": "functions[0].vfs[0]", "driver": "host", "mac": MAC, "vlan": 0, "qos": 0,
-                               "trust": None, "spoof_check": None}
+    assert found["vfs"][3] == {"index": 3, "place": "functions[0].vfs[0]", "driver": "host", "mac": MAC, "vlan": 0,
+                               "qos": 0, "trust": None, "spoof_check": None}
     assert found["vfs"][0]["place"] == "functions[0]" and not wanted.autoprobe(found["vfs"])
     assert wanted.autoprobe(wanted.check([entry(driver="host")])[0]["vfs"])
 
