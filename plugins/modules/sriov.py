@@ -22,7 +22,8 @@ description:
   - Says where the virtual functions will be and in which IOMMU groups, before they are made. Those that would share a
     group are refused, since a guest could not have them alone.
   - Keeps them over a reboot and over a reload of the card's driver, with a unit of systemd, a rule of udev, and a
-    script that compares the card first. The script never takes virtual functions away, and leaves those that have a driver.
+    script that compares the card first. The script never takes virtual functions away, and leaves those that have a
+    driver.
   - Remembers what each card had before (C(/var/lib/vfio-host/sriov.json)), and gives it back with O(state=absent), or
     when a card is taken off the list.
 extends_documentation_fragment:
