@@ -21,7 +21,13 @@ BOARD = [
     {"add": "nvme", "at": "nvme_port/00.0", "properties": "serial=first", "disk": "first", "size": 64},
     {"add": "pcie-root-port", "at": "03.0", "properties": "id=twin_port,chassis=10"},
     {"add": "nvme", "at": "twin_port/00.0", "properties": "serial=second", "disk": "second", "size": 64},
+    {"add": "nvme-subsys", "properties": "id=vault"},
+    {"add": "pcie-root-port", "at": "04.0", "properties": "id=vf_port,chassis=11"},
+    {"add": "nvme", "at": "vf_port/00.0", "properties": "serial=vault,subsys=vault,max_ioqpairs=130,msix_qsize=130,"
+                                                        "sriov_max_vfs=64,sriov_vq_flexible=128,sriov_vi_flexible=64"},
 ]
+MOST = 64
+"""Virtual functions of the last one."""
 LOADED = "modprobe vfio-pci; modprobe snd_hda_intel"
 """On a host that has just started."""
 USERS, USER = "vfio-lab", "vfio-lab-user"
@@ -52,8 +58,10 @@ def slots(host):
     for line in host.run("cd /sys/bus/pci/devices && for f in *; do echo $f $(cat $f/vendor $f/device); done").splitlines():
         address, vendor, device = line.split()
         found.setdefault((vendor[2:], device[2:]), []).append(address)
-    nvme = found["1b36", "0010"]
+    physical = host.run("cd /sys/bus/pci/devices && ls -d */sriov_totalvfs").split("/")[0]
+    nvme = [address for address in found["1b36", "0010"] if address != physical]
     return {
+        "physical": physical,
         "gpu": found["1234", "1111"][-1], "audio": found["8086", "293e"][1] if len(found["8086", "293e"]) > 1 else None,
         "second": found["1002", "5046"][0], "nic": found["10ec", "8139"][0], "xhci": found["1033", "0194"][0],
         "nvme": nvme[0], "twin": nvme[1],
@@ -212,6 +220,72 @@ def reset_settings(host, seen):
     return "%s became %s, at the next boot too, and is as before" % (before, changed)
 
 
+def virtual(host, seen):
+    """``{address: driver}`` of the virtual functions."""
+    text = host.run("cd /sys/bus/pci/devices/%s && for f in virtfn*; do [ ! -e $f ] || echo $(basename $(readlink $f)) "
+                    "$(basename $(readlink $f/driver || echo none)); done" % seen["slots"]["physical"])
+    return dict(line.split() for line in text.splitlines())
+
+
+def comes(host, seen, count, seconds=180):
+    """Wait until so many virtual functions are there and on vfio-pci."""
+    end = time.monotonic() + seconds
+    while list(virtual(host, seen).values()) != ["vfio-pci"] * count:
+        expect(time.monotonic() < end, "after %d s: %s; the log: %s" % (seconds, virtual(host, seen), host.log()))
+        time.sleep(2)
+
+
+def virtual_functions(host, seen):
+    """All that a controller can have, in one transaction; held; at the next boot; after its driver was away; and back."""
+    address = seen["slots"]["physical"]
+    folder = "/sys/bus/pci/devices/%s/" % address
+    one = {field: faults.identity(host, address)[field] for field in ("address", "vendor", "device")}
+
+    def sriov(count, **more):
+        return host.module("sriov", {"functions": [dict(one, count=count)]}, **more)
+
+    before = host.run("cd %s && cat sriov_numvfs sriov_drivers_autoprobe" % folder)
+    refused = sriov(MOST + 1, fail=True)
+    expect(str(MOST) in refused["msg"] and "count" in refused["msg"], "said: %s" % refused["msg"])
+    predicted = sriov(MOST, check_mode=True)
+    expect(virtual(host, seen) == {}, "the check run made some")
+    begun = time.monotonic()
+    done = sriov(MOST)
+    seconds = time.monotonic() - begun
+    for field in ("changed", "functions", "vfs"):
+        expect(predicted[field] == done[field], "%s predicted as %s, and is %s" % (field, predicted[field], done[field]))
+    expect(all(vf["isolated"] for vf in done["vfs"]), "not each in a group of its own: %s" % done["vfs"][0])
+    expect(virtual(host, seen) == {vf["address"]: "vfio-pci" for vf in done["vfs"]}, "drivers: %s" % virtual(host, seen))
+    nodes = len(host.run("ls /dev/vfio").split()) - 1
+    expect(nodes == MOST, "%d groups have a node" % nodes)
+    expect(not sriov(MOST)["changed"], "the second run changes something")
+    sound(host, seen)
+
+    taken = done["vfs"][0]["address"]
+    group = host.run("basename $(readlink /sys/bus/pci/devices/%s/iommu_group)" % taken).strip()
+    holder(host, "virtual", "/dev/vfio/" + group)
+    refused = sriov(2, fail=True)
+    expect(taken in refused["msg"] and "/dev/vfio/" + group in refused["msg"], "said: %s" % refused["msg"])
+    expect(len(virtual(host, seen)) == MOST, "some are gone")
+    host.run("systemctl stop holder-virtual")
+    sriov(2)
+    expect(list(virtual(host, seen).values()) == ["vfio-pci"] * 2, "drivers: %s" % virtual(host, seen))
+
+    host.run("echo 0 >%ssriov_numvfs && echo %s >/sys/bus/pci/drivers/nvme/unbind" % (folder, address))
+    host.run("echo %s >/sys/bus/pci/drivers/nvme/bind" % address)
+    comes(host, seen, 2)
+    host.reboot()
+    comes(host, seen, 2)
+    expect(not sriov(2)["changed"], "a run after a reboot changes something")
+    host.module("sriov", {"state": "absent"})
+    expect(virtual(host, seen) == {}, "some are left")
+    expect(host.run("cd %s && cat sriov_numvfs sriov_drivers_autoprobe" % folder) == before, "not as before")
+    host.run(LOADED, check=False)
+    as_at_first(host, seen)
+    return "%d predicted exactly and bound in %d s; one that is held keeps all; there again with the driver and at boot" % (
+        MOST, seconds)
+
+
 def for_a_group(host, seen):
     """A group of users has the device nodes, and may lock memory; nobody else does."""
     wanted = {"group": USERS, "memlock": "512MiB"}
@@ -368,5 +442,5 @@ def site_without_a_reboot(host, seen):
     return "%d s without a reboot, second run changed=0; all taken at the next boot" % seconds
 
 
-STEPS = (iommu_on, there, guest_has_it, driverctl_has_it, reset_settings, for_a_group, fifty_times, not_the_whole_group,
-         held, probe_fails_on_the_way_back, killed, hangs, site_without_a_reboot)
+STEPS = (iommu_on, there, guest_has_it, driverctl_has_it, reset_settings, for_a_group, virtual_functions, fifty_times,
+         not_the_whole_group, held, probe_fails_on_the_way_back, killed, hangs, site_without_a_reboot)
