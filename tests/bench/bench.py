@@ -1,7 +1,7 @@
 # Copyright (c) 2026, vfio.host contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the probe costs, as ratios from one run on one machine. ``make bench``.
+"""What the probe and a transaction cost, as ratios from one run on one machine. ``make bench``.
 
 Each figure is the least of several tries: what disturbs a run only ever makes it longer.
 """
@@ -20,7 +20,7 @@ import time
 
 from ansible_collections.vfio.host.plugins.module_utils import _machine
 from ansible_collections.vfio.host.plugins.module_utils._host import Host
-from ansible_collections.vfio.host.tests.bench import tree
+from ansible_collections.vfio.host.tests.bench import transaction, tree
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LARGE, SMALL = 4096, 64
@@ -134,6 +134,9 @@ def main():
                 "probe : lspci -vvv and parsing it", probe[LARGE] / used))
         else:
             print("  lspci is not installed: no comparison with it")
+        plain, whole = transaction.measure(folder, SMALL, TRIES)
+        print("%d functions bound: bare writes to files %.1f ms, one transaction %.1f ms: %.2f ms more for each function" % (
+            SMALL, plain * 1000, whole * 1000, (whole - plain) * 1000 / SMALL))
         empty, ours = modules(folder, roots[SMALL])
         print("one execution, %d functions: empty module %.0f ms, iommu_info %.0f ms" % (SMALL, empty * 1000, ours * 1000))
         judge("iommu_info : empty module", ours / empty, 1.5)
