@@ -65,6 +65,8 @@ class TestHost:
         self._lab("lab_up")
         # Where udev is slow, networkd 257 was seen to let go of an interface that it had by the properties of udev.
         self.run("sed -i 's/^Path=.*/PermanentMACAddress=%s/' /etc/systemd/network/10-ssh.network" % SSH_MAC)
+        # Emulated, bochs needs some 20 s for its first picture, which is when the kernel calls a CPU stuck.
+        self.run("echo kernel.watchdog_thresh=30 >/etc/sysctl.d/90-lab.conf; sysctl -q -p /etc/sysctl.d/90-lab.conf")
 
     def down(self):
         self._lab("lab_down")
