@@ -32,6 +32,9 @@ and what was ours comes from the caller, and it answers with plain data. All of 
 ``refresh(host, kernels)`` -> None
     Have the entries of these kernels carry the initramfs images that were just built (copy to the
     EFI partition, build the UKI). Nothing to do where they are used where they are built.
+``REPLACED_HOOKS``
+    Optional: names of the distribution's hooks after a new image that do, in place, what refresh() does. They are not
+    run: a power cut in the middle of one leaves half a file that boots.
 ``view(host)`` -> :func:`view`
     The next boot, read back from what was generated.
 ``configured(host)`` -> ``(tokens | None, {token: path})``

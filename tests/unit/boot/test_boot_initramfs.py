@@ -12,6 +12,8 @@ from ansible_collections.vfio.host.plugins.module_utils import _assignment_state
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import initramfs_tools as tools
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import manage, modules
+from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, systemd_boot
+from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import uki as uki_loader
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, Result
 from ansible_collections.vfio.host.tests.unit.boot.cpio import archive
 from ansible_collections.vfio.host.tests.unit.boot.functions import AUDIO, GPU
@@ -703,6 +705,29 @@ def test_without_its_hook_such_an_image_is_refused(host):
     with pytest.raises(HostError, match="our script is not in it"):
         manage.build_image(host, tools, KERNELS[0], "/boot/vfio-host-trial.img", 60, devices_path="/run/list")
     assert not host.exists("/boot/vfio-host-trial.img")
+
+
+@pytest.mark.parametrize("loader, replaced", [(systemd_boot, True), (uki_loader, True), (grub, False)])
+def test_a_hook_that_rewrites_what_boots_in_place_is_not_run(host, loader, replaced):
+    hooks = "/etc/initramfs/post-update.d/"
+    for name, mode in (("systemd-boot", 0o755), ("zz-flash", 0o755), ("notes.txt", 0o755), ("off", 0o644)):
+        host.write(hooks + name, "", mode=mode)
+    without = getattr(loader, "REPLACED_HOOKS", ())
+    tools.published(host, KERNELS[0], "/boot/initrd.img-" + KERNELS[0], 60, without)
+    ours = [argv for argv in host.calls if hooks[:-1] in argv[0] or argv[0] == "run-parts"]
+    if replaced:
+        assert ours == [[hooks + "zz-flash", KERNELS[0], "/boot/initrd.img-" + KERNELS[0]]]
+    else:
+        assert [argv[0] for argv in ours] == ["run-parts"]
+
+
+def test_the_loader_says_which_hooks_it_replaces(host, monkeypatch):
+    asked_for = []
+    monkeypatch.setattr(tools, "published", lambda *args: asked_for.append(args[-1]))
+    loader = Loader()
+    loader.REPLACED_HOOKS = ("systemd-boot",)
+    go(host, loader=loader)
+    assert asked_for == [("systemd-boot",)] * len(KERNELS)
 
 
 def test_what_follows_a_new_image_runs_with_its_final_name(host):

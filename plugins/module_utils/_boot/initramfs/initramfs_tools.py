@@ -195,8 +195,8 @@ def build(host, version, path, timeout, devices=None, options=()):
     return (result.stdout + result.stderr).strip()[-2000:]
 
 
-def published(host, version, path, timeout):
+def published(host, version, path, timeout, without=()):
     """What update-initramfs does after it put an image in place."""
     if host.exists(STATE + version):
         host.write(STATE + version, host.run(["sha1sum", path], timeout=timeout).stdout)
-    publish.run(host, version, path, timeout)
+    publish.run(host, version, path, timeout, without)

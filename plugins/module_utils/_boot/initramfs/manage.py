@@ -28,8 +28,8 @@ A generator is one module beside this one. Its interface:
     Paths in an image whose contents are needed; how it differs from what is wanted; what of ours is in it.
 ``build(host, version, path, timeout, devices=None, options=())`` -> what the tool said
     An image of one kernel at any path; ``devices`` is the path of another list than the host's.
-``published(host, version, path, timeout)``
-    What has to follow when a new image is in its place.
+``published(host, version, path, timeout, without=())``
+    What has to follow when a new image is in its place, ``without`` the hooks of these names.
 """
 
 from __future__ import annotations
@@ -526,7 +526,8 @@ def _apply(host, generator, images, changes, stale, timeout):
                 host.remove(posixpath.join(posixpath.dirname(item["path"]), name))
             images.keep(item)
             _build(host, generator, images, item, timeout)
-            generator.published(host, item["kernel"], item["path"], timeout)
+            without = getattr(images.loader, "REPLACED_HOOKS", ())
+            generator.published(host, item["kernel"], item["path"], timeout, without)
             done.append(item["path"])
         _renew(host, images, done)
     except (HostError, OSError) as exc:

@@ -311,5 +311,5 @@ def build(host, version, path, timeout, devices=None, options=()):
     return (result.stdout + result.stderr).strip()[-2000:]
 
 
-def published(host, version, path, timeout):
-    publish.run(host, version, path, timeout)
+def published(host, version, path, timeout, without=()):
+    publish.run(host, version, path, timeout, without)

@@ -8,10 +8,26 @@
 
 from __future__ import annotations
 
+import re
+
 HOOKS = "/etc/initramfs/post-update.d"
 
 
-def run(host, version, path, timeout):
-    """As update-initramfs does after it put an image in place. Raises HostError when a hook fails."""
-    if host.listdir(HOOKS):
-        host.run(["run-parts", "--arg=" + version, "--arg=" + path, HOOKS], timeout=timeout)
+NAME = re.compile(r"^[A-Za-z0-9_-]+\Z")
+"""Of a file that run-parts(8) takes for a hook."""
+
+
+def run(host, version, path, timeout, without=()):
+    """As update-initramfs does after it put an image in place. Raises HostError when a hook fails.
+
+    :param without: names of hooks that are left out: they do in place what the boot loader's backend does beside it.
+    """
+    names = host.listdir(HOOKS)
+    if not set(without) & set(names):
+        if names:
+            host.run(["run-parts", "--arg=" + version, "--arg=" + path, HOOKS], timeout=timeout)
+        return
+    for name in names:
+        about = host.stat(HOOKS + "/" + name)
+        if name not in without and NAME.match(name) and about and about.st_mode & 0o111:
+            host.run([HOOKS + "/" + name, version, path], timeout=timeout)

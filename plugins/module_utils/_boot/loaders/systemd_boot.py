@@ -38,6 +38,8 @@ from ansible_collections.vfio.host.plugins.module_utils._boot.loader import (
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 NAME = "systemd_boot"
+REPLACED_HOOKS = ("systemd-boot",)
+"""Debian's runs ``kernel-install add``, which also drops from the entry an image that another call has put there."""
 
 MOUNTS = "/proc/self/mountinfo"
 PLACES = ("/efi", "/boot/efi", "/boot")

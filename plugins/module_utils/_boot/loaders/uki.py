@@ -33,6 +33,7 @@ from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import sys
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 NAME = "uki"
+REPLACED_HOOKS = menu.REPLACED_HOOKS
 
 INSTALL_CONF = ("/etc/kernel/install.conf", "/run/kernel/install.conf", "/usr/local/lib/kernel/install.conf",
                 "/usr/lib/kernel/install.conf")  # fmt: skip
