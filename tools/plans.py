@@ -138,7 +138,7 @@ FAULTY = ("bookworm-grub", "trixie-systemd-boot", "trixie-uki")
 
 def boots(what, image, seconds, profile="p8h67"):
     """A boot configuration there and back, its faults, or drivers changed in use, on booted hosts."""
-    name = "boots-%s-%s" % (what[0], image)
+    name = "%s-%s" % (what, image)
     title = "boot %s, %s, %s" % (what, image, profile)
     return [
         Stage(title, [["python", "tools/boots/run.py", what, "--image", image, "--profile", profile]], seconds, 4 * seconds,

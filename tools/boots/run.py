@@ -56,7 +56,7 @@ def one(host, step, seen):
 def main(arguments):
     args = options(arguments)
     names = [name for name in args.only.split(",") if name]
-    host = TestHost("boots-%s-%s" % (args.what[0], args.image), args.image, args.profile)
+    host = TestHost("%s-%s" % (args.what, args.image), args.image, args.profile)
     passed = failed = 0
     if not args.start:
         begun = time.monotonic()
