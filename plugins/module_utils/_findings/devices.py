@@ -462,7 +462,8 @@ RULES = (
          "Look in the firmware setup for what uses the function there (management, shared memory, SMI) and turn "
          "it off for this slot, update the firmware, or choose another function.", _rmrr, acknowledgeable=False),
     rule("VH407", "The device can be split into virtual functions (SR-IOV)", "info",
-         "Consider to give guests a virtual function each and leave the physical one to the host.", _sriov),
+         "Consider to give guests a virtual function each and leave the physical one to the host: the role sriov makes "
+         "them.", _sriov),
     rule("VH408", "Virtual functions would all be in one group here", "warn",
          "Do not create them for several guests. Move the card to a slot behind a port with ACS (often one of the "
          "chipset's), look for ACS in the firmware setup, or give the whole card to one guest.", _sriov_useless),
