@@ -470,9 +470,9 @@ class _Change:
                 continue
             members = self.host.listdir("/sys/kernel/iommu_groups/%s/devices" % link.rpartition("/")[2])
             if members != [address]:
+                others = _some([member for member in members if member != address])
                 raise HostError("%s: virtual function %d (%s) was predicted alone in its IOMMU group, and is in one "
-                                "with %s" % (
-                    vf["place"], vf["index"], address, _some([m for m in members if m != address])))
+                                "with %s" % (vf["place"], vf["index"], address, others))
 
     def _give(self, stuck):
         """Virtual functions that are left to the host, and those that go back to the driver that they had."""
