@@ -15,52 +15,22 @@ from __future__ import annotations
 import gc
 
 from ansible_collections.vfio.host.plugins.module_utils import _watch
-from ansible_collections.vfio.host.plugins.module_utils._host import Host
 
 SCHEMA = 2
 
 
-def read(host, roms=False, first=None):
-    """collect(), with a deadline for every read. Raises HostTimeout where too many reads hang.
-
-    :param first: see _watch.watched().
-    """
+def read(host, roms=False):
+    """collect(), with a deadline for every read. Raises HostTimeout where too many reads hang."""
     def work(watched_host):
         return _gather(watched_host, roms)
 
     collecting = gc.isenabled()
     gc.disable()  # nothing here lives long, and its passes grow with the document
     try:
-        return complete(_watch.watched(host, work, meanwhile=_what_follows, first=first))
+        return complete(_watch.watched(host, work, meanwhile=_what_follows))
     finally:
         if collecting:
             gc.enable()
-
-
-def read_early():
-    """For the head of a module that reads a machine in any case, and for its main program only.
-
-    ``.ask(root, roms)`` of what is returned is ``read(Host(root), roms)``. Meanwhile one process compiles what reads,
-    and one what follows from it.
-    """
-    return _watch.Early(_prepare)
-
-
-def _prepare(dummy):
-    reader = _watch.Early(_prepare_reader)
-    _what_follows()
-    return lambda root, roms: read(Host(root), roms, lambda: reader.outcome(root, roms))
-
-
-def _prepare_reader(watch):
-    _reading()
-
-    def work(root, roms):
-        host = Host(root)
-        watch(host)
-        return _gather(host, roms)
-
-    return work
 
 
 def collect(host, roms=False):
@@ -81,13 +51,9 @@ def complete(machine):
 
 
 def _gather(host, roms):
-    return dict(schema=SCHEMA, **_reading().gather(host, roms))
-
-
-def _reading():
     from ansible_collections.vfio.host.plugins.module_utils import _gathering
 
-    return _gathering
+    return dict(schema=SCHEMA, **_gathering.gather(host, roms))
 
 
 def _what_follows():

@@ -21,7 +21,7 @@ import struct
 import threading
 import time
 
-from ansible_collections.vfio.host.plugins.module_utils._host import HostError, HostTimeout
+from ansible_collections.vfio.host.plugins.module_utils._host import HostTimeout
 
 READ_TIMEOUT = 5.0
 """Seconds that one read may take."""
@@ -32,93 +32,38 @@ STARVED_TIMEOUT = 60.0
 ATTEMPTS = 8
 """Children at most: a machine where more reads hang is not one to decide about."""
 
-_DONE, _BLOCKED, _FAILED, _REFUSED, _ORDER = b"D", b"B", b"F", b"R", b"O"
+_DONE, _BLOCKED, _FAILED = b"D", b"B", b"F"
 
 
-def watched(host, work, timeout=READ_TIMEOUT, meanwhile=None, first=None):
+def watched(host, work, timeout=READ_TIMEOUT, meanwhile=None):
     """``work(host)``, done by a child; what it returns must be plain data.
 
     Reads that did not end within ``timeout`` seconds are in ``host.blocked`` afterwards, and were taken as
     missing. Raises HostTimeout when ATTEMPTS reads hang, RuntimeError with the child's own traceback.
 
     :param meanwhile: called here once, while the child is at work.
-    :param first: called for the first attempt: ``outcome()`` of a process that was there early and does the same.
     """
     for number in range(ATTEMPTS):
-        if number == 0 and first:
-            kind, data = first()
-        else:
-            kind, data = _attempt(host, work, timeout, None if number else meanwhile)
+        kind, data = _attempt(host, work, timeout, None if number else meanwhile)
         if kind == _DONE:
             return marshal.loads(data)
         text = data.decode("utf-8", "backslashreplace")
-        if kind != _BLOCKED:
-            raise _error(kind, text)
+        if kind == _FAILED:
+            raise RuntimeError(text)
         host.blocked.add(text)
     raise HostTimeout("%d reads did not end within %g s each: %s" % (ATTEMPTS, timeout, " ".join(sorted(host.blocked))))
 
 
 def _attempt(host, work, timeout, meanwhile):
-    def call():
-        host.current = None  # what the parent has read is read
-        _watch_over(host, timeout, writing, lock)
-        return work(host)
-
-    lock = threading.Lock()
     reading, writing = os.pipe()
-    pid = _fork(call, writing, lock, Early.ends + (reading,))
-    if meanwhile:
-        meanwhile()
-    return _outcome(pid, reading)
-
-
-class Early:
-    """A process that is there before it is known what is asked of it.
-
-    For the head of a module, which comes to a host as source: what it needs is compiled while the framework still is.
-    It ends by itself when this process ends without asking.
-    """
-
-    ends = ()
-    """In such a process, its ends of the pipes: its own children must not keep them open."""
-
-    def __init__(self, prepare):
-        """:param prepare: called there at once, with a function that puts a Host under watch. It returns what is called
-            with the arguments of ask(); the result of that must be plain data."""
-        def call():
-            Early.ends = (getting, writing)
-            work = prepare(lambda host: _watch_over(host, READ_TIMEOUT, writing, lock))
-            return work(*marshal.loads(_message(getting)[1]))
-
-        lock = threading.Lock()
-        getting, self._giving = os.pipe()
-        self._reading, writing = os.pipe()
-        self._pid = _fork(call, writing, lock, Early.ends + (self._giving, self._reading))
-        os.close(getting)
-
-    def ask(self, *args):
-        """What came of it. Raises HostError with the message of one there, RuntimeError with any other traceback."""
-        kind, data = self.outcome(*args)
-        if kind == _DONE:
-            return marshal.loads(data)
-        raise _error(kind, data.decode("utf-8", "backslashreplace"))
-
-    def outcome(self, *args):
-        """``(kind, bytes)``, for watched()."""
-        try:
-            _send(self._giving, _ORDER, marshal.dumps(args))
-        except BrokenPipeError:
-            pass  # why it is gone is told next
-        os.close(self._giving)
-        return _outcome(self._pid, self._reading)
-
-
-def _error(kind, text):
-    return HostError(text) if kind == _REFUSED else RuntimeError(text)
-
-
-def _outcome(pid, reading):
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        _child(host, work, timeout, writing)
+    os.close(writing)
     try:
+        if meanwhile:
+            meanwhile()
         kind, data = _message(reading)
     finally:
         os.close(reading)
@@ -129,27 +74,17 @@ def _outcome(pid, reading):
     return kind, data
 
 
-def _fork(call, writing, lock, others):
-    """Pid of a child that sends what ``call()`` returns; ``writing`` is closed here, ``others`` in the child."""
-    pid = os.fork()
-    if pid == 0:
-        for fd in others:
-            os.close(fd)
-        _child(call, writing, lock)
-    os.close(writing)
-    return pid
-
-
-def _child(call, writing, lock):
+def _child(host, work, timeout, writing):
     try:
         null = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):  # whoever waits for the end of our output must not wait for a stuck child
             os.dup2(null, standard)
         gc.disable()  # nothing here lives long, and its passes grow with the document
+        host.current = None  # what the parent has read is read
+        lock = threading.Lock()
+        threading.Thread(target=_watchdog, args=(host, timeout, writing, lock), daemon=True).start()
         try:
-            kind, data = _DONE, marshal.dumps(call())
-        except HostError as exc:
-            kind, data = _REFUSED, str(exc).encode("utf-8", "backslashreplace")
+            kind, data = _DONE, marshal.dumps(work(host))
         except Exception:
             import traceback
 
@@ -158,10 +93,6 @@ def _child(call, writing, lock):
             _send(writing, kind, data)
     finally:
         os._exit(0)
-
-
-def _watch_over(host, timeout, writing, lock):
-    threading.Thread(target=_watchdog, args=(host, timeout, writing, lock), daemon=True).start()
 
 
 def _watchdog(host, timeout, writing, lock):

@@ -113,18 +113,15 @@ machine:
 
 import os
 
+from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.vfio.host.plugins.module_utils import _imports
 
 _imports.compile_once()  # concerns what is imported from here on
 
-from ansible_collections.vfio.host.plugins.module_utils import _machine
-
-EARLY = _machine.read_early() if __name__ == "__main__" else None  # before the framework, which takes as long
-
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.vfio.host.plugins.module_utils._answer import exit_json
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError
+from ansible_collections.vfio.host.plugins.module_utils._machine import read
 
 
 def main():
@@ -134,8 +131,7 @@ def main():
     if not os.path.isdir(root):
         module.fail_json(msg="root: %s is not a folder; give the folder that holds a recorded tree" % root)
     try:
-        roms = module.params["roms"] and not module.check_mode
-        machine = EARLY.ask(root, roms) if EARLY else _machine.read(Host(root), roms)
+        machine = read(Host(root), module.params["roms"] and not module.check_mode)
     except HostError as exc:
         module.fail_json(msg="root: %s: %s" % (root, exc))
     exit_json(module, changed=False, machine=machine)

@@ -5,16 +5,12 @@
 
 from __future__ import annotations
 
-import marshal
-import os
-import signal
-import threading
 import time
 
 import pytest
 
 from ansible_collections.vfio.host.plugins.module_utils import _machine, _watch
-from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, HostTimeout
+from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostTimeout
 from ansible_collections.vfio.host.tests.unit.hardware.fake_machine import p8h67
 
 
@@ -130,110 +126,3 @@ def test_what_is_done_meanwhile_is_done_once_and_here(host):
     machine = _watch.watched(host, _machine.collect, timeout=0.3, meanwhile=lambda: done.append(host.blocked))
     assert machine["functions"] and host.blocked
     assert len(done) == 1
-
-
-# -- a process that is there early ---------------------------------------------------------------------
-
-
-def doubled(dummy):
-    return lambda number: 2 * number
-
-
-def test_what_is_asked_of_an_early_process():
-    assert _watch.Early(doubled).ask(21) == 42
-
-
-@pytest.mark.parametrize("error, kind", [(HostError, HostError), (HostTimeout, HostError), (KeyError, RuntimeError)])
-def test_an_error_of_an_early_process_is_told(error, kind):
-    def prepare(dummy):
-        def work():
-            raise error("no such thing")
-
-        return work
-
-    with pytest.raises(kind, match="no such thing"):
-        _watch.Early(prepare).ask()
-
-
-@pytest.mark.parametrize("seconds", [0, 0.3])
-def test_an_early_process_that_cannot_prepare_is_an_error(seconds):
-    early = _watch.Early(lambda dummy: 1 // 0)
-    time.sleep(seconds)  # before the question comes, or after
-    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        early.ask()
-
-
-def test_a_machine_that_is_read_early_is_the_same(host):
-    assert _machine.read_early().ask(host.root, False) == _machine.collect(Host(host.root))
-
-
-def test_another_child_follows_an_early_one_whose_read_hangs(tmp_path, monkeypatch):
-    monkeypatch.setattr(_watch, "READ_TIMEOUT", 0.3)
-    os.mkfifo(tmp_path / "fifo")
-
-    def work(this):
-        if "/fifo" in this.blocked:
-            return "done"
-        this.current = "/fifo"
-        with open(this.root + this.current, "rb"):  # for ever: nobody writes
-            return "read"
-
-    def prepare(watch):
-        def read():
-            watch(host)
-            return work(host)
-
-        return read
-
-    host = Host(str(tmp_path))
-    early = _watch.Early(prepare)
-    assert _watch.watched(host, work, first=early.outcome) == "done"
-    assert host.blocked == {"/fifo"}
-
-
-def running(pids, seconds=5.0):
-    """Those that are still there after so long."""
-    end = time.monotonic() + seconds
-    while pids and time.monotonic() < end:
-        time.sleep(0.05)
-        pids = [pid for pid in pids if os.path.exists("/proc/%d" % pid)]
-    return pids
-
-
-@pytest.mark.parametrize("asked", [False, True])
-def test_no_early_process_outlives_its_parent(tmp_path, asked):
-    def prepare(dummy):
-        reader = _watch.Early(doubled)
-        (tmp_path / "pids").write_text("%d %d" % (os.getpid(), reader._pid), encoding="ascii")
-        return lambda: time.sleep(1)
-
-    pid = os.fork()
-    if pid == 0:
-        early = _watch.Early(prepare)
-        while not (tmp_path / "pids").exists():
-            time.sleep(0.01)
-        if asked:
-            _watch._send(early._giving, _watch._ORDER, marshal.dumps(()))
-        os._exit(0)
-    os.waitpid(pid, 0)
-    left = running([int(text) for text in (tmp_path / "pids").read_text(encoding="ascii").split()])
-    for one in left:
-        os.kill(one, signal.SIGKILL)
-    assert left == []
-
-
-def test_the_end_of_an_early_process_is_seen_though_its_reader_lives(tmp_path):
-    """Else a read that hangs in the kernel would hold up the module for ever."""
-    def prepare(dummy):
-        pid = os.fork()
-        if pid == 0:
-            _watch._fork(lambda: time.sleep(5), os.dup(1), threading.Lock(), _watch.Early.ends)
-            os._exit(0)
-        return lambda: os._exit(3)
-
-    with pytest.raises(RuntimeError, match="ended without a word"):
-        began = time.monotonic()
-        try:
-            _watch.Early(prepare).ask()
-        finally:
-            assert time.monotonic() - began < 4
