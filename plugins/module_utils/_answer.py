@@ -4,7 +4,7 @@
 
 # Private to the vfio.host collection: no promise is made to code outside it.
 
-"""The end of a module whose result is large.
+"""The end of a module: of one that changes a host, and of one whose result is large.
 
 AnsibleModule.exit_json() copies the whole result to take secrets out of it, and has each value encoded by itself. Of
 a machine document that is a third of what a module costs beside its imports. Where there is no secret among the
@@ -18,7 +18,25 @@ import sys
 
 from ansible.module_utils.common import warnings
 
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+
 _THEIRS = "ansible.module_utils.basic"
+
+
+def answer(module, work, errors=(ValueError, HostError)):
+    """End with what ``work()`` returns, or with the message of one of ``errors``.
+
+    Of the result, ``warnings`` are told as such, and ``diff`` is left out unless it was asked for.
+    """
+    try:
+        result = work()
+    except errors as exc:
+        module.fail_json(msg=str(exc))
+    for warning in result.pop("warnings", ()):
+        module.warn(warning)
+    if not module._diff:
+        del result["diff"]
+    module.exit_json(**result)
 
 
 def exit_json(module, **result):

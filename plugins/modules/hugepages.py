@@ -129,7 +129,8 @@ pages:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError
+from ansible_collections.vfio.host.plugins.module_utils._answer import answer
+from ansible_collections.vfio.host.plugins.module_utils._host import Host
 from ansible_collections.vfio.host.plugins.module_utils._memory import hugepages
 
 
@@ -153,15 +154,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    try:
-        result = hugepages.run(Host(), module.params, module.check_mode)
-    except (ValueError, HostError) as exc:
-        module.fail_json(msg=str(exc))
-    for warning in result.pop("warnings"):
-        module.warn(warning)
-    if not module._diff:
-        del result["diff"]
-    module.exit_json(**result)
+    answer(module, lambda: hugepages.run(Host(), module.params, module.check_mode))
 
 
 if __name__ == "__main__":

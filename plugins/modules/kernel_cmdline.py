@@ -244,8 +244,9 @@ reboot_required:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vfio.host.plugins.module_utils._answer import answer
 from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline
-from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError
+from ansible_collections.vfio.host.plugins.module_utils._host import Host
 
 
 def main():
@@ -259,15 +260,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    try:
-        result = cmdline.run(Host(), module.params, module.check_mode)
-    except (ValueError, HostError) as exc:
-        module.fail_json(msg=str(exc))
-    for warning in result.pop("warnings"):
-        module.warn(warning)
-    if not module._diff:
-        del result["diff"]
-    module.exit_json(**result)
+    answer(module, lambda: cmdline.run(Host(), module.params, module.check_mode))
 
 
 if __name__ == "__main__":

@@ -62,8 +62,9 @@ boot_id:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vfio.host.plugins.module_utils._answer import answer
 from ansible_collections.vfio.host.plugins.module_utils._boot import reboot
-from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError
+from ansible_collections.vfio.host.plugins.module_utils._host import Host
 
 
 def main():
@@ -75,13 +76,7 @@ def main():
         required_if=[("state", "present", ("digest",))],
         supports_check_mode=True,
     )
-    try:
-        result = reboot.run(Host(), module.params, module.check_mode)
-    except (ValueError, HostError) as exc:
-        module.fail_json(msg=str(exc))
-    if not module._diff:
-        del result["diff"]
-    module.exit_json(**result)
+    answer(module, lambda: reboot.run(Host(), module.params, module.check_mode))
 
 
 if __name__ == "__main__":

@@ -186,6 +186,7 @@ deadline:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vfio.host.plugins.module_utils._answer import answer
 from ansible_collections.vfio.host.plugins.module_utils._boot import trial
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError
 
@@ -206,15 +207,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    try:
-        result = trial.run(Host(), module.params, module.check_mode)
-    except (ValueError, HostError, OSError) as exc:
-        module.fail_json(msg=str(exc))
-    for warning in result.pop("warnings"):
-        module.warn(warning)
-    if not module._diff:
-        del result["diff"]
-    module.exit_json(**result)
+    answer(module, lambda: trial.run(Host(), module.params, module.check_mode), (ValueError, HostError, OSError))
 
 
 if __name__ == "__main__":

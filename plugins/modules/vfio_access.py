@@ -107,7 +107,8 @@ files:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError
+from ansible_collections.vfio.host.plugins.module_utils._answer import answer
+from ansible_collections.vfio.host.plugins.module_utils._host import Host
 from ansible_collections.vfio.host.plugins.module_utils._settings import access
 
 
@@ -120,15 +121,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    try:
-        result = access.run(Host(), module.params, module.check_mode)
-    except (ValueError, HostError) as exc:
-        module.fail_json(msg=str(exc))
-    for warning in result.pop("warnings"):
-        module.warn(warning)
-    if not module._diff:
-        del result["diff"]
-    module.exit_json(**result)
+    answer(module, lambda: access.run(Host(), module.params, module.check_mode))
 
 
 if __name__ == "__main__":
