@@ -240,6 +240,11 @@ class _Plan:
                 continue
             self.written += unit
 
+    def dropped(self):
+        """Tokens that we had written and that are not to be there any more; also what runs before this one took out."""
+        found = self.owned + [token for token in record.removed(self.host) if token not in self.owned]
+        return [token for token in found if token not in self.written]
+
     def everything(self):
         """Each token of ours that is or will be there."""
         return self.owned + [token for token in self.written if token not in self.owned]
@@ -318,6 +323,8 @@ class _Plan:
             reasons = self.lacks()
             if reasons:
                 raise HostError("; ".join(reasons))
+            running = tokens.split(host.read("/proc/cmdline") or "")
+            record.note_removed(host, [token for token in self.dropped() if tokens.has(running, token)])
             self.originals = record.settled(host, self.originals)
             final = self.record()
             if final is None:
@@ -336,7 +343,7 @@ class _Plan:
 
 def _result(host, plan, asked, absent, found, predicted, changed, because, differences, check_mode):
     running = tokens.split(host.read("/proc/cmdline") or "")
-    dropped = [token for token in plan.owned if token not in plan.written]
+    dropped = plan.dropped()
     wanted = plan.expected()
     if absent:
         dropped += [token for token in asked if token not in dropped]

@@ -18,6 +18,9 @@ from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 FOLDER = "/var/lib/vfio-host"
 PATH = FOLDER + "/cmdline.json"
 
+REMOVED = "/run/vfio-host/cmdline-removed.json"
+"""Tokens that we took out and that still run. It ends with the boot that ends them."""
+
 
 def new(loader, tokens, pending, originals):
     """A record. ``pending``: a run has begun and not ended; ``tokens`` then are all that may be there."""
@@ -60,6 +63,20 @@ def write(host, found):
 def remove(host):
     host.remove(PATH)
     host.remove_empty_folder(FOLDER)
+
+
+def removed(host):
+    """Tokens that were taken out since this boot. What cannot be understood is as good as nothing: it was ours."""
+    try:
+        found = json.loads(host.read(REMOVED) or "[]")
+    except ValueError:
+        return []
+    return [token for token in found if isinstance(token, str)] if isinstance(found, list) else []
+
+
+def note_removed(host, found):
+    if found != removed(host):
+        host.write(REMOVED, json.dumps(found) + "\n", mode=0o600)
 
 
 def digest(text):

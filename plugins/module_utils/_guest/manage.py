@@ -49,7 +49,7 @@ def run(host, params, check_mode, connect, virt_type="kvm", pause=time.sleep):
     libvirt = None if nothing else _connect(connect, check_mode, warnings)
     try:
         existing = libvirt.domains() if libvirt else {}
-        _check_memory(host, guests, existing, reserve)
+        _check_memory(host, guests, existing, reserve, libvirt)
         plans = [_plan(host, guest, existing.get(guest["name"]), libvirt, machine_id, virt_type) for guest in guests]
         problems = ["guest %s: %s" % (plan["name"], text) for plan in plans for text in plan["problems"]]
         if problems and not check_mode:
@@ -77,17 +77,31 @@ def _connect(connect, check_mode, warnings):
         return None
 
 
-def _check_memory(host, guests, existing, reserve):
+def _check_memory(host, guests, existing, reserve, libvirt):
+    def on_huge_pages(name):
+        """Whether its memory is in the pools, where the kernel itself does not overcommit. merge() keeps that."""
+        if name not in existing:
+            return False
+        views = [True, False] if existing[name]["active"] else [False]
+        return all(
+            parse(libvirt.xml(name, live=live)).find("memoryBacking/hugepages") is not None for live in views
+        )
+
     pinned, ours = [], set()
     for guest in guests:
         ours.add(guest["name"])
-        if guest["state"] == "running" and guest["devices"]:
+        if guest["state"] == "running" and guest["devices"] and not on_huge_pages(guest["name"]):
             now = existing.get(guest["name"], {"active": False})
             pinned.append((guest["name"], max(guest["memory"], now["memory"]) if now["active"] else guest["memory"]))
     # Guests of ours without devices can be swapped, so they are the user's affair.
-    others = [(name, now["memory"]) for name, now in sorted(existing.items()) if now["active"] and name not in ours]
+    others = [
+        (name, now["memory"])
+        for name, now in sorted(existing.items())
+        if now["active"] and name not in ours and pinned and not on_huge_pages(name)
+    ]
     if pinned:
-        sizing.check_budget(sizing.mem_total(host.read("/proc/meminfo")), reserve, pinned, others)
+        meminfo = host.read("/proc/meminfo")
+        sizing.check_budget(sizing.mem_total(meminfo), reserve, pinned, others, sizing.huge_pages(meminfo))
 
 
 def _plan(host, guest, now, libvirt, machine_id, virt_type):

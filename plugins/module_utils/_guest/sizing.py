@@ -44,28 +44,42 @@ def mem_total(meminfo):
     return int(match.group(1)) * 1024
 
 
-def check_budget(total, reserve, pinned, others):
+def huge_pages(meminfo):
+    """Bytes that lie in pools of huge pages, used or not: no guest without such pages gets any of it.
+
+    ``Hugetlb`` counts pages of every size (Linux 4.16 and newer), the other two lines those of the default size.
+    """
+    lines = dict(re.findall(r"^(\w+):\s+([0-9]+)", meminfo or "", re.MULTILINE))
+    if "Hugetlb" in lines:
+        return int(lines["Hugetlb"]) * 1024
+    return int(lines.get("HugePages_Total", 0)) * int(lines.get("Hugepagesize", 0)) * 1024
+
+
+def check_budget(total, reserve, pinned, others, huge=0):
     """Refuse guests that cannot all be pinned at once.
 
     All memory of a guest with an assigned device is pinned: it can be neither swapped nor
     overcommitted. ``pinned`` and ``others`` are lists of (name, bytes): ours with devices that shall
-    run, and everything else that runs already. Raises ValueError with the numbers.
+    run, and everything else that runs already, both without guests on huge pages; ``huge`` is what is
+    in those. Raises ValueError with the numbers.
     """
     needed = sum(size for dummy, size in pinned)
     running = sum(size for dummy, size in others)
-    if not pinned or needed + running + reserve <= total:
+    if not pinned or needed + running + reserve + huge <= total:
         return
     raise ValueError(
-        "memory: guests with assigned devices need %s pinned (%s), other running guests have %s%s and %s are "
-        "reserved for the host: %s of %s. Give the guests less memory, stop some, or lower host_reserve"
+        "memory: guests with assigned devices need %s pinned (%s), other running guests have %s%s, %s are "
+        "reserved for the host%s: %s of %s. Give the guests less memory, stop some, or lower host_reserve%s"
         % (
             show_size(needed),
             _list(pinned),
             show_size(running),
             " (%s)" % _list(others) if others else "",
             show_size(reserve),
-            show_size(needed + running + reserve),
+            " and %s are in huge pages, which these guests do not use" % show_size(huge) if huge else "",
+            show_size(needed + running + reserve + huge),
             show_size(total),
+            " or the number of huge pages" if huge else "",
         )
     )
 

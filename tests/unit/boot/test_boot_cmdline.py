@@ -149,6 +149,7 @@ def test_absent_takes_out_exactly_ours(host):
     assert predicted["diff"] == result["diff"]
     assert result["reboot_required"] is predicted["reboot_required"] is True
     host.write("/proc/cmdline", CMDLINE)
+    host.remove(record.REMOVED)  # as a reboot does
     assert host.read(MENU) == menu
     assert host.tree() == before
     host.calls.clear()
@@ -358,6 +359,30 @@ def test_a_parameter_that_was_taken_out_needs_a_reboot(host):
     host.write("/proc/cmdline", CMDLINE.strip() + " intel_iommu=on iommu=pt\n")
     assert go(host, ["intel_iommu=on", "iommu=pt"])["reboot_required"] is False
     assert go(host, ["intel_iommu=on"])["reboot_required"] is True
+
+
+@pytest.mark.parametrize("less", (["intel_iommu=on"], []))
+def test_and_the_second_run_still_says_so_until_that_boot_ends(host, less):
+    line = host.read("/proc/cmdline")
+    go(host, ["intel_iommu=on", "iommu=pt"])
+    host.write("/proc/cmdline", CMDLINE.strip() + " intel_iommu=on iommu=pt\n")
+    state = "present" if less else "absent"
+    for changed in (True, False):
+        result = go(host, less, state=state)
+        assert (result["changed"], result["reboot_required"]) == (changed, True)
+    assert host.listdir("/run/vfio-host") == ["cmdline-removed.json"]
+    host.remove(record.REMOVED)  # as a reboot does
+    host.write("/proc/cmdline", " ".join([line.strip()] + less) + "\n")
+    assert go(host, less, state=state)["reboot_required"] is False
+
+
+def test_what_was_taken_out_and_is_wanted_again_needs_none(host):
+    wanted = ["intel_iommu=on", "iommu=pt"]
+    go(host, wanted)
+    host.write("/proc/cmdline", CMDLINE.strip() + " intel_iommu=on iommu=pt\n")
+    go(host, state="absent")
+    assert go(host, wanted)["reboot_required"] is False
+    assert go(host, wanted)["reboot_required"] is False
 
 
 def test_the_entry_that_boots_by_itself_is_told_by_the_saved_one(host):

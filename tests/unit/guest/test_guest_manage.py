@@ -199,6 +199,31 @@ def test_running_guests_of_others_count_and_ours_without_devices_do_not(bench):
     assert bench.run(pinned, guest(name="other", memory="1GiB"))["changed"] is False
 
 
+def huge_pages_for(bench, name):
+    domain = bench.connection.domains[name]
+    backed = "<memoryBacking><hugepages /></memoryBacking><os>"
+    domain.inactive = domain.inactive.replace("<os>", backed)
+    domain.live = domain.live.replace("<os>", backed)
+
+
+def test_huge_pages_are_no_memory_for_guests_that_do_not_use_them(bench):
+    (bench.root / "proc/meminfo").write_text("MemTotal:        4194304 kB\nHugetlb:         1048576 kB\n")
+    bench.run(guest(memory="2GiB", **GPU))
+    with pytest.raises(ValueError, match=r"and 1024 MiB are in huge pages.*: 4097 MiB of 4096 MiB.*of huge pages"):
+        bench.run(guest(memory="2049MiB", **GPU))
+    huge_pages_for(bench, "a")
+    assert bench.run(guest(memory="2GiB", **GPU), host_reserve="4GiB")["changed"] is False
+
+
+def test_a_guest_of_others_on_huge_pages_is_counted_once(bench):
+    (bench.root / "proc/meminfo").write_text("MemTotal:        4194304 kB\nHugetlb:         1048576 kB\n")
+    bench.run(guest(name="other", memory="1GiB"))
+    with pytest.raises(ValueError, match=r"other running guests have 1024 MiB"):
+        bench.run(guest(memory="2GiB", **GPU))
+    huge_pages_for(bench, "other")
+    bench.run(guest(memory="2GiB", **GPU))
+
+
 def test_a_running_guest_counts_with_what_it_has_until_its_restart(bench):
     bench.run(guest(memory="3GiB", **GPU))
     with pytest.raises(ValueError, match="a 3072 MiB"):

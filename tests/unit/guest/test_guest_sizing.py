@@ -43,3 +43,9 @@ def test_what_fits_exactly_is_accepted_and_one_byte_more_is_not():
 
 def test_nothing_pinned_is_never_refused():
     sizing.check_budget(GIB, GIB, [], [("b", 9 * GIB)])
+
+
+def test_huge_pages_of_every_size_or_of_the_one_that_old_kernels_tell():
+    assert sizing.huge_pages("HugePages_Total:  3\nHugepagesize:  2048 kB\nHugetlb:  2097152 kB\n") == 2 * GIB
+    assert sizing.huge_pages("HugePages_Total:  512\nHugepagesize:  2048 kB\n") == GIB
+    assert sizing.huge_pages("MemTotal: 1 kB\n") == 0
