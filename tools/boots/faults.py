@@ -146,33 +146,45 @@ def boot_modules(host):
     ]
 
 
-def own_boot(host, options, room):
-    """Put /boot on a filesystem of its own with ``room`` MiB to spare."""
+ON_ESP = ("trixie-systemd-boot", "trixie-uki")
+"""Images that boot from what is on the EFI partition."""
+
+
+def fill_boot(host, room):
+    """Leave ``room`` MiB where this host's images lie; the command that takes it back."""
+    if host.image in ON_ESP:
+        host.run("dd if=/dev/zero of=/boot/efi/filler bs=1M count=$(($(df -m --output=avail /boot/efi | tail -n 1) - %d)) && sync" % room, timeout=900)
+        return "rm /boot/efi/filler"
+    # /boot on a filesystem of its own
     host.run(
         "set -e; size=$(($(du -sm /boot | cut -f1) + 24 + %d)); truncate -s ${size}M /root/boot.img; mke2fs -q -t ext4 -m 0 /root/boot.img; "
         "mount -o loop /root/boot.img /mnt; cp -a /boot/. /mnt/; dd if=/dev/zero of=/mnt/filler bs=1M 2>/dev/null || true; "
-        "truncate -s -%dM /mnt/filler; sync; umount /mnt; mount -o loop,%s /root/boot.img /boot" % (room, room, options), timeout=600)
+        "truncate -s -%dM /mnt/filler; sync; umount /mnt; mount -o loop /root/boot.img /boot" % (room, room), timeout=600)
+    return "umount /boot"
 
 
 def boot_full(host, seen):
     devices, dummy = listed(host)
     modules = boot_modules(host)[:1]
-    own_boot(host, "rw", 5)
+    undo = fill_boot(host, 5)
     refuses(host, modules, "MiB")
     host.module("vfio_binding", {"devices": devices})
     refuses(host, [("initramfs", {})], "MiB")
-    host.run("umount /boot")
+    host.run(undo)
     return "found before anything was built"
 
 
 def boot_read_only(host, seen):
     devices, dummy = listed(host)
     modules = boot_modules(host)
-    host.run("mount --bind /boot /boot && mount -o remount,ro,bind /boot")
+    if host.image in ON_ESP:
+        host.run("mount -o remount,ro /boot/efi")
+    else:
+        host.run("mount --bind /boot /boot && mount -o remount,ro,bind /boot")
     refuses(host, modules, "read-only")
     host.module("vfio_binding", {"devices": devices})
     refuses(host, [("initramfs", {})], "read-only")
-    host.run("umount /boot")
+    host.run("mount -o remount,rw /boot/efi" if host.image in ON_ESP else "umount /boot")
     return "found before anything was written"
 
 
