@@ -117,6 +117,10 @@ def groups(lab):
 
 def revert(lab):
     """revert takes out what site put in: no file, no parameter, no binding of ours is left."""
+    tree = lab.run(TREE)
+    rc, dummy, dummy = lab.playbook("revert", "--check", "-e", "vfio_host_force_off=true")
+    if rc != 0 or lab.run(TREE) != tree:
+        return False, "revert: its check run ended with %d, or changed something" % rc
     rc, dummy, seconds = lab.playbook("revert", "-e", "vfio_host_force_off=true")
     if rc != 0:
         return False, "revert: ended with %d" % rc

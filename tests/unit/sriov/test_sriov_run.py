@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
-from ansible_collections.vfio.host.plugins.module_utils._sriov import manage, persistence, record
+from ansible_collections.vfio.host.plugins.module_utils._sriov import manage, persistence, record, transaction
 from ansible_collections.vfio.host.plugins.module_utils._sriov.wanted import LIST
 from ansible_collections.vfio.host.tests.unit.sriov.kernel import (
     DEVICES,
@@ -416,7 +416,7 @@ def test_a_driver_that_makes_none(host):
 
 
 def test_virtual_functions_that_do_not_appear(host, monkeypatch):
-    monkeypatch.setattr(manage, "APPEAR_TIMEOUT", 0.0)
+    monkeypatch.setattr(transaction, "APPEAR_TIMEOUT", 0.0)
     host.lost = 1
     assert "3 virtual functions were asked for, and 2 are there" in failed(host, first(3))
 

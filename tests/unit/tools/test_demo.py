@@ -208,6 +208,7 @@ def test_the_check_run_is_one():
         ("second_run", {"changed": 0, "boots": "aa", "modules": 0}, "0 module executions"),
         ("second_run", {"changed": 0, "boots": "aa", "modules": demo.MOST_EXECUTIONS + 1}, "16 module executions"),
         ("revert", {"rc": 2}, "ended with 2"),
+        ("revert", {"trees": "ab"}, "changed something"),
         ("revert", {"left": "/etc/vfio-host\n"}, "left behind: ['/etc/vfio-host']"),
     ],
 )
