@@ -23,7 +23,7 @@ SOCKETS = ("/run/udev/control", "/run/udev/io.systemd.Udev")
 RELOAD_TIMEOUT = 30.0
 """Seconds that udev or systemd may take to read its files again."""
 
-OWN_FOLDER = re.compile(r"/(vfio-host|user@\d+\.service\.d)\Z")
+OWN_FOLDER = re.compile(r"/(vfio-host|user@\d+\.service\.d|[a-z-]+\.target\.d)\Z")
 """Folders that are removed when nothing is left in them."""
 
 

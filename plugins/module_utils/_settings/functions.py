@@ -51,7 +51,7 @@ def check_functions(functions):
         place = "functions[%d]" % number
         item = {"place": place}
         for field in ("address", "vendor", "device", "serial"):
-            item[field] = _identity(given, field, place)
+            item[field] = identity_field(given.get(field), field, "%s.%s" % (place, field))
         for other in found:
             if other["address"] == item["address"]:
                 raise ValueError("%s.address: %s is given twice, by %s too; make one entry of them"
@@ -67,13 +67,13 @@ def check_functions(functions):
     return found
 
 
-def _identity(given, field, place):
-    value = given.get(field)
+def identity_field(value, field, place):
+    """``address``, ``vendor``, ``device`` or ``serial`` in lower case. Raises ValueError."""
     if field == "serial" and value in (None, ""):
         return None
     pattern, example = asked.PATTERNS.get(field, (asked.ID, "four hexadecimal digits"))
     if not pattern.match(str(value).lower()):
-        raise ValueError("%s.%s: %r is not %s" % (place, field, value, example))
+        raise ValueError("%s: %r is not %s" % (place, value, example))
     return str(value).lower()
 
 

@@ -23,11 +23,7 @@ def reasons(machine, address, interfaces):
     if function is None:
         return ["the machine document does not have it"]
     found = ["the host uses it: %s" % use["what"] for use in function["used_by"] if use["kind"] != "process"]
-    if function["holders"] is None:
-        found.append("which processes have it open is not known")
-    pairs = sorted({(holder["command"] or "a process", holder["pid"], holder["node"])
-                    for holder in function["holders"] or () if holders.weigh(function, holder) in IN_USE})
-    found += ["%s (process %d) has %s open" % pair for pair in pairs]
+    found += _opened(function, lambda holder: holders.weigh(function, holder) in IN_USE)
     if function["driver"] is None or asked.is_vfio(function["driver"]):
         return found
     addresses = {i["name"]: i["addresses"] for i in machine["host"]["network"]["interfaces"]}
@@ -46,3 +42,19 @@ def reasons(machine, address, interfaces):
     if unknown:
         found.append("what the host uses is not known in full (%s)" % ", ".join(unknown))
     return found
+
+
+def of_nodes(machine, address, nodes):
+    """The same about device nodes of a part of a function, like ``/dev/vfio/7`` of a mediated device."""
+    function = next((f for f in machine["functions"] if f["address"] == address), None)
+    if function is None:
+        return ["the machine document does not have %s" % address]
+    return _opened(function, lambda holder: holder["node"] in nodes)
+
+
+def _opened(function, counts):
+    if function["holders"] is None:
+        return ["which processes have it open is not known"]
+    pairs = sorted({(holder["command"] or "a process", holder["pid"], holder["node"])
+                    for holder in function["holders"] if counts(holder)})
+    return ["%s (process %d) has %s open" % pair for pair in pairs]

@@ -64,14 +64,16 @@ bad=
 
 """
 
-_REST = r"""# fail REASON: says it, and ends
+_FAIL = r"""# fail REASON: says it, and ends
 fail()
 {
     log "$physical left to the host: $1"
     exit 1
 }
 
-# doze: a tenth of a second, or a second where sleep knows no fractions
+"""
+
+WAITING = r"""# doze: a tenth of a second, or a second where sleep knows no fractions
 doze()
 {
     if sleep 0.1 2>/dev/null; then
@@ -106,7 +108,10 @@ waited()
     return 0
 }
 
-ready()
+"""
+"""Shell functions that wait; they want ``patience``. For _mdev/persistence.py too."""
+
+_REST = r"""ready()
 {
     bound "$physical"
     [ -n "$got" ] && [ -e "$here/sriov_numvfs" ]
@@ -356,7 +361,7 @@ fi
 [ -z "$bad" ]
 """
 
-SCRIPT_TEXT = _START + at_boot.FUNCTIONS + _REST
+SCRIPT_TEXT = _START + at_boot.FUNCTIONS + _FAIL + WAITING + _REST
 
 
 def files(functions, systemctl):
