@@ -12,7 +12,7 @@ import time
 
 import faults
 import way
-from host import BOOT_DEADLINE, differences
+from host import BOOT_DEADLINE, BUILD, differences
 from way import HOSTS_OWN, expect
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -25,9 +25,12 @@ BOARD = [
     {"add": "pcie-root-port", "at": "04.0", "properties": "id=vf_port,chassis=11"},
     {"add": "nvme", "at": "vf_port/00.0", "properties": "serial=vault,subsys=vault,max_ioqpairs=130,msix_qsize=130,"
                                                         "sriov_max_vfs=64,sriov_vq_flexible=128,sriov_vi_flexible=64"},
+    {"add": "edu", "at": "05.0"},
 ]
 MOST = 64
 """Virtual functions of the last one."""
+MEDIATED = "vfio_host_mediated"
+"""Driver of QEMU's function for teaching, that is built from tests/drivers (see its Makefile)."""
 LOADED = "modprobe vfio-pci; modprobe snd_hda_intel"
 """On a host that has just started."""
 USERS, USER = "vfio-lab", "vfio-lab-user"
@@ -64,7 +67,7 @@ def slots(host):
         "physical": physical,
         "gpu": found["1234", "1111"][-1], "audio": found["8086", "293e"][1] if len(found["8086", "293e"]) > 1 else None,
         "second": found["1002", "5046"][0], "nic": found["10ec", "8139"][0], "xhci": found["1033", "0194"][0],
-        "nvme": nvme[0], "twin": nvme[1],
+        "nvme": nvme[0], "twin": nvme[1], "edu": found["1234", "11e8"][0],
     }
 
 
@@ -286,6 +289,61 @@ def virtual_functions(host, seen):
         MOST, seconds)
 
 
+def mediated(host, seen):
+    """Both parts of a function that a driver shares out: held, at boot, after its driver was away, and back."""
+    address = seen["slots"]["edu"]
+    one = {field: faults.identity(host, address)[field] for field in ("vendor", "device")}
+    module = os.path.join(BUILD, "drivers", MEDIATED + ".ko")
+    installed = "/lib/modules/%s/updates/%s.ko" % (host.run("uname -r").strip(), MEDIATED)
+    with open(module, "rb") as handle:
+        subprocess.run(host.ssh() + ["mkdir -p $(dirname %s) && cat >%s && depmod && modprobe %s" % (
+            installed, installed, MEDIATED)], stdin=handle, check=True, timeout=300)
+
+    def parts(*types, **more):
+        asked = [dict(one, parent=address, type=kind, name="part%d" % number) for number, kind in enumerate(types)]
+        return host.module("mediated_devices", {"devices": asked}, **more)
+
+    def there():
+        return host.run("ls /sys/bus/mdev/devices").split()
+
+    def come(uuids, seconds=180):
+        end = time.monotonic() + seconds
+        while there() != uuids:
+            expect(time.monotonic() < end, "after %d s: %s; the log: %s" % (seconds, there(), host.log()))
+            time.sleep(2)
+
+    both = (MEDIATED + "-large", "Small part")
+    refused = parts(*both[:1] * 3, fail=True)
+    expect("3 more of %s-large are asked and 2 left" % MEDIATED in refused["msg"], "said: %s" % refused["msg"])
+    predicted = parts(*both, check_mode=True)
+    expect(there() == [], "the check run made some")
+    done = parts(*both)
+    for field in ("changed", "devices"):
+        expect(predicted[field] == done[field], "%s predicted as %s, and is %s" % (field, predicted[field], done[field]))
+    uuids = sorted(part["uuid"] for part in done["devices"])
+    expect(there() == uuids, "there are %s" % there())
+    expect(not parts(*both)["changed"], "the second run changes something")
+
+    group = host.run("basename $(readlink /sys/bus/mdev/devices/%s/iommu_group)" % uuids[0]).strip()
+    holder(host, "part", "/dev/vfio/" + group)
+    refused = host.module("mediated_devices", {"state": "absent"}, fail=True)
+    expect("python3" in refused["msg"] and "/dev/vfio/" + group in refused["msg"], "said: %s" % refused["msg"])
+    expect(there() == uuids, "some are gone")
+    host.run("systemctl stop holder-part")
+
+    host.run("modprobe -r %s && modprobe %s" % (MEDIATED, MEDIATED))
+    come(uuids)
+    host.reboot()
+    come(uuids)
+    expect(not parts(*both)["changed"], "a run after a reboot changes something")
+    host.module("mediated_devices", {"state": "absent"})
+    expect(there() == [], "some are left")
+    host.run("modprobe -r %s && rm %s && depmod" % (MEDIATED, installed))
+    host.run(LOADED, check=False)
+    as_at_first(host, seen)
+    return "two types predicted exactly; one that is held keeps both; there again with the driver and at boot"
+
+
 def for_a_group(host, seen):
     """A group of users has the device nodes, and may lock memory; nobody else does."""
     wanted = {"group": USERS, "memlock": "512MiB"}
@@ -442,5 +500,5 @@ def site_without_a_reboot(host, seen):
     return "%d s without a reboot, second run changed=0; all taken at the next boot" % seconds
 
 
-STEPS = (iommu_on, there, guest_has_it, driverctl_has_it, reset_settings, for_a_group, virtual_functions, fifty_times,
+STEPS = (iommu_on, there, guest_has_it, driverctl_has_it, reset_settings, for_a_group, virtual_functions, mediated, fifty_times,
          not_the_whole_group, held, probe_fails_on_the_way_back, killed, hangs, site_without_a_reboot)

@@ -109,7 +109,7 @@ waited()
 }
 
 """
-"""Shell functions that wait; they want ``patience``. For _mdev/persistence.py too."""
+"""Shell functions that wait; they want ``patience``. For _mdev too."""
 
 _REST = r"""ready()
 {

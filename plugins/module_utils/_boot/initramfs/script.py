@@ -162,7 +162,7 @@ load()
 }
 
 """
-"""Shell functions that know nothing of a list: they want ``pci``, the folder of the bus. For _sriov/persistence.py too."""
+"""Shell functions that know nothing of a list: they want ``pci``, the folder of the bus. For _sriov and _mdev too."""
 
 _TAIL = r"""# way ADDRESS: sets $got to the root bus and the slot and function at each bridge, or to nothing
 way()
