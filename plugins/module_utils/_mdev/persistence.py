@@ -186,7 +186,7 @@ case $parent in
     ;;
 esac
 here=$pci/devices/$parent
-waits=
+there=
 while read -r address vendor device asked_number way kind uuid rest; do
     [ "$address" = "$parent" ] || continue
     case $vendor$device$asked_number in
@@ -204,11 +204,11 @@ while read -r address vendor device asked_number way kind uuid rest; do
         left_alone "its line in $list is damaged"
         continue
     fi
-    if [ -z "$waits" ] && ! waited ready; then
+    if [ -z "$there" ] && ! waited ready; then
         left_alone "it is not there, or no driver of it"
         break
     fi
-    waits=done
+    there=yes
     handle "$vendor" "$device" "$asked_number" "$way" "$kind" "$uuid"
 done <"$list"
 [ -z "$bad" ]
