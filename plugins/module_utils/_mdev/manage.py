@@ -52,7 +52,8 @@ def read_record(host):
     def check(record):
         return all(card["vendor"] and card["device"] for card in record["cards"].values()) and all(
             is_state(entry["before"]) and entry["ours"] and all(map(is_state, entry["ours"]))
-            and isinstance(entry["asked"], str) and isinstance(entry["mdevctl"], dict) and all(state[0] in record["cards"] for state in [entry["before"]] + entry["ours"] if state)
+            and isinstance(entry["asked"], str) and isinstance(entry["mdevctl"], dict)
+            and all(state[0] in record["cards"] for state in [entry["before"]] + entry["ours"] if state)
             for entry in record["devices"].values())
 
     found = files.read_record(host, RECORD, check, "a reboot without %s ends them all: remove both files and reboot"
@@ -73,18 +74,17 @@ class _Change:
             raise HostError("systemctl is not installed, so the devices would be gone after a reboot; this needs a host "
                             "with systemd")
         self.items = self._resolve(asked)
-        self.texts, self.files = {}, {}
+        self.files = {}
         self.steps = [self._step(item) for item in self.items]
         self.back = self._back()
         self._import(params["mdevctl"])
         self.files.update(persistence.files(self.items, host.which("systemctl")))
-        self.texts.update({path: host.read(path) for path in self.files})
+        self.texts = {path: host.read(path) for path in self.files}
         self.moved = [step for step in self.back + self.steps if step["now"] != step["target"]]
         self._check_room()
         self._refuse_held(read_machine)
         self.before, self.during, self.after = host.read(RECORD), self._record(True), self._record(False)
-        self.changed = bool(self.moved or self.before != self.after
-                            or any(self.texts[path] != self.files[path] for path in self.files))
+        self.changed = bool(self.moved or self.before != self.after or self.texts != self.files)
 
     # -- what to do --------------------------------------------------------------------------
 
