@@ -52,6 +52,10 @@ class Failed(Exception):
     """Something on the host is not as it has to be; the text says what."""
 
 
+class Skipped(Exception):
+    """What a step needs is not here; the text says what, and how to get it. It has then shown nothing."""
+
+
 class TestHost:
     """A lab by its name. ``image``: flavour of the role lab; ``profile``: its machine."""
 

@@ -12,7 +12,7 @@ import time
 
 import faults
 import way
-from host import BOOT_DEADLINE, BUILD, differences
+from host import BOOT_DEADLINE, BUILD, Skipped, differences
 from way import HOSTS_OWN, expect
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -294,6 +294,8 @@ def mediated(host, seen):
     address = seen["slots"]["edu"]
     one = {field: faults.identity(host, address)[field] for field in ("vendor", "device")}
     module = os.path.join(BUILD, "drivers", MEDIATED + ".ko")
+    if not os.path.exists(module):
+        raise Skipped("no driver for it: make -C tests/drivers KERNEL=<headers of the lab's kernel>")
     installed = "/lib/modules/%s/updates/%s.ko" % (host.run("uname -r").strip(), MEDIATED)
     with open(module, "rb") as handle:
         subprocess.run(host.ssh() + ["mkdir -p $(dirname %s) && cat >%s && depmod && modprobe %s" % (

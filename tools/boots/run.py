@@ -27,7 +27,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.dirname(HERE)), ".build", "
 import faults
 import live
 import way
-from host import Failed, TestHost
+from host import Failed, Skipped, TestHost
 
 
 def options(arguments):
@@ -46,6 +46,9 @@ def one(host, step, seen):
     print("... %s" % step.__name__, flush=True)
     try:
         text = step(host, seen)
+    except Skipped as error:
+        print("SKIP %s: %s: %s" % (host.image, step.__name__, error), flush=True)
+        return None
     except (Failed, OSError, ValueError, KeyError, IndexError, TimeoutError, subprocess.SubprocessError) as error:
         print("FAIL %s: %s: %s" % (host.image, step.__name__, error), flush=True)
         return False
@@ -69,10 +72,11 @@ def main(arguments):
             start = [step.__name__ for step in steps].index(args.start) if args.start else 0
             seen = host.remembered() if args.start else {}
             for step in steps[start:]:
-                if not one(host, step, seen):
+                outcome = one(host, step, seen)
+                if outcome is False:
                     failed += 1
                     break
-                passed += 1
+                passed += bool(outcome)
                 host.remember(seen)
         else:
             for number, fault in enumerate(fault for fault in faults.FAULTS if not names or fault.__name__ in names):
