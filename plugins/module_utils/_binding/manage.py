@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked, _own_files as files
 from ansible_collections.vfio.host.plugins.module_utils._binding import (
     driverctl,
     identity,
@@ -108,7 +108,7 @@ class _Change:
         during = None if during is None else dict(during, **{
             address: dict(old, returning=self.boot) for address, old in self.returning.items()})
         self._write_state(during)
-        self._put(asked.DEVICES, text)
+        files.put(self.host, asked.DEVICES, text)
         for path, dummy, override in self.overrides:
             if override is None:
                 self.host.remove(path)
@@ -155,23 +155,14 @@ class _Change:
         if left:
             self._write_state(self._marked(during, stuck))
         else:
-            self._put(record.STATE, self.state_text)
-        self._put(asked.DEVICES, self.text)
+            files.put(self.host, record.STATE, self.state_text)
+        files.put(self.host, asked.DEVICES, self.text)
 
     def _marked(self, records, stuck):
         return {address: dict(old, stuck=self.boot) if address in stuck else old for address, old in records.items()}
 
     def _write_state(self, records):
-        self._put(record.STATE, record.render(records) if records is not None else None)
-
-    def _put(self, path, text):
-        if self.host.read(path) == text:
-            return
-        if text is None:
-            self.host.remove(path)
-            self.host.remove_empty_folder(path.rpartition("/")[0])
-        else:
-            self.host.write(path, text)
+        files.put(self.host, record.STATE, record.render(records) if records is not None else None)
 
     def _driver(self, address, check_mode):
         """The driver it has, in check mode the one it would have."""
@@ -195,10 +186,13 @@ class _Change:
             "deferred": [{"address": address, "why": why} for address, why in sorted(self.why.items())],
             "content": self._text_after() or "",
             "reboot_required": self._reboot_required(functions),
-            "diff": _diff([(asked.DEVICES, self.text, self._text_after()), (record.STATE, self.state_text, state_after)]
-                          + self.overrides)
-            + self._diff_of_drivers(check_mode),
+            "diff": self._diff_of_files(state_after) + self._diff_of_drivers(check_mode),
         }
+
+    def _diff_of_files(self, state_after):
+        changes = [(asked.DEVICES, self.text, self._text_after()), (record.STATE, self.state_text, state_after)]
+        changes += self.overrides
+        return files.diff({path: before for path, before, dummy in changes}, {path: after for path, dummy, after in changes})
 
     def _diff_of_drivers(self, check_mode):
         """Who is on which driver, of the functions that change it."""
@@ -319,11 +313,3 @@ class _Absent(_Change):
 
 def _bound(driver, wanted):
     return driver is not None and asked.module_of(driver) == asked.module_of(wanted)
-
-
-def _diff(files):
-    return [
-        {"before_header": path, "after_header": path, "before": before or "", "after": after or ""}
-        for path, before, after in files
-        if before != after
-    ]

@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import collections
 
-from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked_state
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked_state, _own_files as files
 from ansible_collections.vfio.host.plugins.module_utils._binding import live
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError, HostTimeout
 from ansible_collections.vfio.host.plugins.module_utils._mdev import mdevctl, parents, persistence, wanted as asking
-from ansible_collections.vfio.host.plugins.module_utils._settings import files
 from ansible_collections.vfio.host.plugins.module_utils._sriov import held
 
 RECORD = asked_state.STATE_FOLDER + "/mediated_devices.json"

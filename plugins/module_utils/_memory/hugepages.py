@@ -13,9 +13,9 @@ after a reboot in DROP_IN. RECORD: ``{"schema": 1, "pools": {folder: {"before": 
 
 from __future__ import annotations
 
-import json
 import re
 
+from ansible_collections.vfio.host.plugins.module_utils import _own_files as files
 from ansible_collections.vfio.host.plugins.module_utils._guest.sizing import mem_total, parse_size, show_size
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
@@ -110,20 +110,12 @@ def _all_pools(host):
 
 def read_record(host):
     """``{folder: entry}``; {} without a record. Raises HostError for one that cannot be understood."""
-    text = host.read(RECORD)
-    if text is None:
-        return {}
-    try:
-        found = json.loads(text)
-        pools = found["pools"]
-        if found["schema"] != 1 or not all(
-                POOL.match(folder) and isinstance(entry["before"], int) and isinstance(entry["wanted"], int)
-                for folder, entry in pools.items()):
-            raise ValueError("another form")
-        return dict(pools)
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise HostError("%s: what the pools were before cannot be read (%s); set the pools and remove %s by hand, then "
-                        "remove this file" % (RECORD, exc, DROP_IN)) from exc
+    def check(found):
+        return all(POOL.match(folder) and isinstance(entry["before"], int) and isinstance(entry["wanted"], int)
+                   for folder, entry in found["pools"].items())
+
+    remedy = "set the pools and remove %s by hand, then remove this file" % DROP_IN
+    return dict(files.read_record(host, RECORD, check, remedy).get("pools", {}))
 
 
 def _foreign(host, wanted):
@@ -337,7 +329,7 @@ def _apply(host, steps, moved, record, new, texts, params):
     warnings = []
     try:
         _write_record(host, dict(record, **new))
-        _write_text(host, after)
+        files.put(host, DROP_IN, after)
         for step in sorted(moved, key=lambda step: step["target"] - step["pool"]["total"]):
             given = _set(host, step["folder"], step["target"], params["timeout"])
             if given < step["target"] and params["partial"] and step["wanted"] is not None:
@@ -383,26 +375,12 @@ def _undo(host, moved, record, text, timeout):
             host.write_sysfs(step["folder"] + "/nr_hugepages", str(step["pool"]["total"]), timeout)
         except HostError:
             pass  # the error that led here is the one to tell
-    _write_text(host, text)
+    files.put(host, DROP_IN, text)
     _write_record(host, record)
 
 
-def _write_text(host, text):
-    if host.read(DROP_IN) != text:
-        if text is None:
-            host.remove(DROP_IN)
-        else:
-            host.write(DROP_IN, text)
-
-
 def _write_record(host, pools):
-    if not pools:
-        host.remove(RECORD)
-        host.remove_empty_folder(RECORD.rpartition("/")[0])
-        return
-    text = json.dumps({"schema": 1, "pools": pools}, indent=1, sort_keys=True) + "\n"
-    if host.read(RECORD) != text:
-        host.write(RECORD, text)
+    files.put(host, RECORD, files.render_record({"pools": pools} if pools else {}))
 
 
 def _shown(host, step, check_mode):

@@ -20,10 +20,10 @@ from __future__ import annotations
 import re
 import stat
 
-from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked, _own_files as files
 from ansible_collections.vfio.host.plugins.module_utils._guest.sizing import parse_size
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
-from ansible_collections.vfio.host.plugins.module_utils._settings import files, pam
+from ansible_collections.vfio.host.plugins.module_utils._settings import pam
 
 RECORD = asked.STATE_FOLDER + "/vfio_access.json"
 RULES = "/etc/udev/rules.d/90-vfio-host-access.rules"

@@ -19,10 +19,9 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked, _own_files as files
 from ansible_collections.vfio.host.plugins.module_utils._binding.identity import SYSFS, read_function
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError, HostTimeout
-from ansible_collections.vfio.host.plugins.module_utils._settings import files
 
 RECORD = asked.STATE_FOLDER + "/pci_settings.json"
 RULES = "/etc/udev/rules.d/90-vfio-host-pci-settings.rules"

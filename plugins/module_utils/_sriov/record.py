@@ -15,44 +15,28 @@ ours}}}``. ``numvfs`` and ``autoprobe`` are what was before, ``wanted`` the coun
 
 from __future__ import annotations
 
-import json
-
-from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
-from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked, _own_files as files
 
 STATE = asked.STATE_FOLDER + "/sriov.json"
 
 
 def read(host):
     """``{address: record}``, {} without one. Raises HostError for one that cannot be understood."""
-    text = host.read(STATE)
-    if text is None:
-        return {}
-    try:
-        document = json.loads(text)
-        functions = document["functions"]
-        if document["schema"] != 1 or not all(
-                isinstance(entry["numvfs"], int) and isinstance(entry["wanted"], int) and "autoprobe" in entry
-                and isinstance(entry["drivers"], dict) and isinstance(entry["settings"], dict)
-                and isinstance(entry["ours"], dict) and isinstance(entry["found"], dict)
-                and entry["vendor"] and entry["device"]
-                for entry in functions.values()):
-            raise ValueError("another form")
-        return dict(functions)
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise HostError("%s: what the cards were before cannot be read (%s); set sriov_numvfs of each by hand, then "
-                        "remove this file" % (STATE, exc)) from exc
+    def check(found):
+        return all(
+            isinstance(entry["numvfs"], int) and isinstance(entry["wanted"], int) and "autoprobe" in entry
+            and isinstance(entry["drivers"], dict) and isinstance(entry["settings"], dict)
+            and isinstance(entry["ours"], dict) and isinstance(entry["found"], dict)
+            and entry["vendor"] and entry["device"]
+            for entry in found["functions"].values())
+
+    found = files.read_record(host, STATE, check, "set sriov_numvfs of each card by hand, then remove this file")
+    return dict(found.get("functions", {}))
 
 
 def write(host, functions):
     """Write it, or remove it when there is nothing to remember. Raises OSError."""
-    if not functions:
-        host.remove(STATE)
-        host.remove_empty_folder(asked.STATE_FOLDER)
-        return
-    text = json.dumps({"schema": 1, "functions": functions}, indent=1, sort_keys=True) + "\n"
-    if host.read(STATE) != text:
-        host.write(STATE, text)
+    files.put(host, STATE, files.render_record({"functions": functions} if functions else {}))
 
 
 def same_card(entry, now):
