@@ -197,6 +197,17 @@ def test_how_dracut_was_called_is_no_content(tmp_path):
     assert len(found) == 1
 
 
+def test_the_day_on_which_accounts_were_made_is_no_content(tmp_path):
+    def content(text):
+        (tmp_path / "image").write_bytes(archive({"etc/shadow": text, "init": b""}))
+        return reader.read_image(Host(str(tmp_path)), "/image", (), members=True).content()
+
+    today = content(b"root:!unprovisioned:20783::::::\ndaemon:!*:20783::::::\n")
+    assert content(b"root:!unprovisioned:20782::::::\ndaemon:!*:20782::::::\n") == today
+    assert content(b"root:$y$j9T$abcdefghij:20783::::\ndaemon:!*:20783::::::\n") != today
+    assert content(b"root:!unprovisioned:20783:1:::::\ndaemon:!*:20783:::::\n") != today
+
+
 def test_the_kernels_whose_modules_are_in_it(read):
     names = {"usr/lib/modules/6.1-a/kernel/x.ko": b"", "lib/modules/6.2/y": b"", "usr/lib/modules/6.3": b""}
     assert read(archive(names)).versions() == {"6.1-a", "6.2"}
