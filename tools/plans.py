@@ -61,8 +61,8 @@ def demo():
         #     name          command                          seconds  deadline
         Stage("lab image", [lab_playbook("lab_image")], 330, 1200),
         Stage("lab up", [lab_playbook("lab_up", DEMO_LAB)], 90, 600),
-        Stage("refusals and check run", [step("refuse"), step("check")], 80, 600),
-        Stage("site", [step("site"), step("groups")], 420, 1500),
+        Stage("refusals and check run", [step("refuse"), step("check")], 130, 900),
+        Stage("site", [step("site"), step("groups")], 780, 2400),
         Stage("guests", [step("guests")], 60, 900),
         Stage("second run", [step("second_run")], 40, 600),
         Stage("lab down", [lab_playbook("lab_down", DEMO_LAB)], 10, 180, undoes="lab up"),
@@ -108,7 +108,7 @@ def sanity(arguments=()):
 def molecule():
     """``reset`` first: a run that was cut short has left a state that makes the next one skip ``create``."""
     return [
-        Stage("molecule", [["molecule", "reset", "--all"], ["molecule", "test", "--all"]], 900, 2400,
+        Stage("molecule", [["molecule", "reset", "--all"], ["molecule", "test", "--all"]], 1650, 3000,
               required=False, count=one_check),
         Stage("lab down", [lab_playbook("lab_down", TEST_LAB)], 10, 180,
               required=False, undoes="molecule"),
