@@ -81,6 +81,7 @@ def main(arguments):
         else:
             for number, fault in enumerate(fault for fault in faults.FAULTS if not names or fault.__name__ in names):
                 if number:
+                    host.down()
                     host.up()  # from a fresh disk each
                 if one(host, fault, {}):
                     passed += 1

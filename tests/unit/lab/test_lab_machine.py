@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -374,3 +375,17 @@ def test_inventory_is_yaml_whatever_the_folder():
 
 def test_a_free_port_can_be_taken():
     assert 1024 <= machine.free_port() <= 65535
+
+
+def test_a_process_that_ended_and_that_its_parent_has_not_waited_for_is_gone():
+    code = "import subprocess, sys; child = subprocess.Popen(['true']); print(child.pid, flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        child = int(parent.stdout.readline())
+        for dummy in range(200):
+            if machine._gone(child):
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("process %d is a zombie, and counts as running" % child)
+        assert os.path.exists("/proc/%d" % child) and not machine._gone(parent.pid)
+        parent.stdin.close()
