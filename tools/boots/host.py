@@ -115,7 +115,8 @@ class TestHost:
 
     def module(self, name, arguments, check_mode=False, fail=False, interpreter=None):
         """The result of one module of the collection as a dict. ``fail``: it has to refuse, and its result says why."""
-        argv = ["ansible", "-i", self.inventory, "lab", "-m", "vfio.host." + name, "-a", json.dumps(arguments), "--diff"]
+        argv = ["ansible", "-i", self.inventory, "lab", "-m", "vfio.host." + name, "--diff"]
+        argv += ["-a", json.dumps(arguments)] if arguments else []  # an empty dict is no dict to it
         argv += ["--check"] if check_mode else []
         argv += ["-e", "ansible_python_interpreter=" + interpreter] if interpreter else []
         done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=1800, check=False)
