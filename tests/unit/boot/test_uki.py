@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted, cmdline, edits, loader, pe, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import systemd_boot, uki
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError, Result
-from ansible_collections.vfio.host.tests.unit.boot import loader_contract, uki_files
+from ansible_collections.vfio.host.tests.unit.boot import cpio, loader_contract, uki_files
 from ansible_collections.vfio.host.tests.unit.boot.systemd_boot_host import (
     LINE,
     MACHINE,
@@ -180,6 +180,110 @@ def test_an_initramfs_behind_others_is_found(debian):
 
 
 # -- mkinitcpio ------------------------------------------------------------------------------
+
+
+# -- images as they were before us -----------------------------------------------------------
+
+
+OURS_IN_IT = {"scripts/vfio-host": b"#!/bin/sh"}
+
+
+def in_boot(host, files):
+    for version in (OLD, NEW):
+        host.put("/boot/initrd.img-" + version, cpio.archive(dict(files, init=b"x")))
+
+
+@pytest.fixture
+def packed_anew(tmp_path):
+    """kernel-install has dracut make the first part anew each time: the same in it, in other bytes."""
+    class Host(DebianUki):
+        times = 0
+
+        def kernel_install(self, argv, env):
+            self.times += 1
+            first = cpio.archive({"etc/first": b"y"}).replace(b"070701" + b"0" * 8, b"070701%08X" % self.times)
+            version = [word for word in argv if not word.startswith("-")][2]
+            path = "/boot/initrd.img-" + version
+            second = self.read_bytes(path)
+            self.put(path, first + second)
+            try:
+                return super().kernel_install(argv, env)
+            finally:
+                self.put(path, second)
+
+    host = Host(str(tmp_path))
+    in_boot(host, {})
+    for version in (OLD, NEW):
+        host.kernel_install(["kernel-install", "add", version, "/boot/vmlinuz-" + version], {})
+    return host
+
+
+def images(host):
+    return {version: host.read_bytes(IMAGE.replace(NEW, version)) for version in (OLD, NEW)}
+
+
+def go(host, parameters=()):
+    """The module kernel_cmdline, which keeps a record of what is ours."""
+    state = "present" if parameters else "absent"
+    cmdline.run(host, {"parameters": list(parameters), "state": state, "loader": "auto", "fallback_entry": False}, False)
+
+
+@pytest.mark.parametrize("first", ["initramfs", "line"])
+def test_an_image_is_byte_for_byte_as_it_was_however_it_is_packed(packed_anew, first):
+    host, before = packed_anew, images(packed_anew)
+    go(host, OURS)
+    assert host.listdir(uki.ORIGINALS)
+    in_boot(host, OURS_IN_IT)
+    uki.refresh(host, [OLD, NEW])
+    for step in ("initramfs", "line") if first == "initramfs" else ("line", "initramfs"):
+        assert host.exists(uki.ORIGINALS)  # for as long as something of ours is in it
+        if step == "initramfs":
+            in_boot(host, {})
+            uki.refresh(host, [OLD, NEW])
+        else:
+            go(host)
+    assert images(host) == before
+    assert not host.exists("/var/lib/vfio-host")
+
+
+def test_an_image_that_holds_something_else_now_is_not_put_back(packed_anew):
+    host, before = packed_anew, images(packed_anew)
+    go(host, OURS)
+    in_boot(host, {"usr/bin/newer": b"z"})
+    go(host)
+    assert not any(images(host)[version] == before[version] for version in (OLD, NEW))
+    assert b"usr/bin/newer" in images(host)[NEW] and not host.exists(uki.ORIGINALS)
+
+
+@pytest.mark.parametrize("section", [".osrel", ".text", ".cmdline"])
+def test_the_rest_of_an_image_counts_too(packed_anew, section):
+    host = packed_anew
+    go(host, OURS)
+    (copy, *dummy) = sorted(host.listdir(uki.ORIGINALS))
+    path = uki.ORIGINALS + "/" + copy
+    data = bytearray(host.read_bytes(path))
+    data[pe.sections(host, path)[section][0]] ^= 1
+    host.put(path, bytes(data))
+    go(host)
+    assert bytes(data) not in images(host).values()
+
+
+def test_an_image_with_something_of_ours_is_no_original(packed_anew):
+    host = packed_anew
+    in_boot(host, OURS_IN_IT)
+    uki.refresh(host, [OLD, NEW])
+    for name in host.listdir(uki.ORIGINALS):
+        host.remove(uki.ORIGINALS + "/" + name)
+    go(host, OURS)
+    assert host.listdir(uki.ORIGINALS) == []
+
+
+def test_without_room_nothing_is_kept(packed_anew, monkeypatch):
+    real = os.statvfs
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=0, f_bavail=200 << 10, f_frsize=1024)
+                        if path.endswith("/var/lib") else real(path))
+    go(packed_anew, OURS)
+    assert not packed_anew.exists(uki.ORIGINALS)
 
 
 def test_mkinitcpio_gets_a_drop_in(arch):

@@ -16,12 +16,14 @@ with the image that is to be tried. With Secure Boot on, or without systemd-boot
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted as boots
 from ansible_collections.vfio.host.plugins.module_utils._boot import edits as transaction
-from ansible_collections.vfio.host.plugins.module_utils._boot import entries, pe, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot import entries, pe, record, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs.image import ImageError, read_image
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import (
     FALLBACK_ID,
     TRIAL_ID,
@@ -43,7 +45,14 @@ DROP_IN = DROP_INS + "/90-vfio-host.conf"
 ASIDE = "/var/lib/vfio-host/uki"
 """Where images are built before they take the place of those that boot."""
 
+ORIGINALS = "/var/lib/vfio-host/uki-originals"
+"""Images as they were before us. What is built on the way back holds the same, and yet is no copy of them: kernel-install
+has dracut make the first part of the initramfs anew each time."""
+
 BUILD_TIMEOUT = 900.0
+READ_TIMEOUT = 300.0
+"""Seconds to unpack and read the initramfs of one image; an emulated machine needs a tenth of it."""
+
 MACHINE = "systemd.machine_id"
 """Put behind the configured line by kernel-install where the images are named by the machine id."""
 SETTING = re.compile(r"^\s*(?:export\s+)?(\w+)=(\"[^\"]*\"|'[^']*'|\S*)\s*(?:#.*)?$", re.M)
@@ -295,14 +304,16 @@ def _carries(host, item, kernel):
     offset, length = where
     for padding in range(4):  # several are put together on bounds of four bytes
         begin = length - padding - status.st_size
-        if begin >= 0 and _same_part(host, item["path"], offset + begin, path, status.st_size):
+        if begin >= 0 and _same_part(host, item["path"], offset + begin, path, 0, status.st_size):
             return True
     return False
 
 
-def _same_part(host, image, offset, path, size):
-    with open(host.path(image), "rb") as left, open(host.path(path), "rb") as right:
-        left.seek(offset)
+def _same_part(host, one, at, other, there, size):
+    """Whether ``size`` bytes of two files are the same, from these offsets on."""
+    with open(host.path(one), "rb") as left, open(host.path(other), "rb") as right:
+        left.seek(at)
+        right.seek(there)
         while size > 0:
             data = right.read(min(size, 1 << 20))
             if not data or left.read(len(data)) != data:
@@ -315,6 +326,7 @@ def build(host, items):
     """Build the images of these entries aside, read them back, and put each in the place of the old one."""
     _clean(host)  # of a run that was killed
     if not items:
+        _forget(host)
         return
     wanted = _plain(configured(host)[0])
     sizes = {ASIDE + "/x": 2 * sum(host.stat(item["path"]).st_size for item in items)}
@@ -326,13 +338,15 @@ def build(host, items):
     try:
         ready = []
         for item in items:
+            _keep(host, item)
             ready.append((item, _build_one(host, item)))
         for item, path in ready:
             _check(host, item, path, wanted)
         for item, path in ready:
-            menu.copy(host, path, item["path"])
+            menu.copy(host, _kept(item) if _same(host, path, _kept(item)) else path, item["path"])
     finally:
         _clean(host)
+    _forget(host)
 
 
 def _build_one(host, item):
@@ -381,6 +395,74 @@ def _check(host, item, path, wanted):
         reasons.append("it is not signed: name ukify's keys in uki.conf (SecureBootPrivateKey, SecureBootCertificate)")
     if reasons:
         raise HostError("the new image for %s is not used: %s" % (item["path"], "; ".join(reasons)))
+
+
+# -- images as they were before us ---------------------------------------------------------
+
+
+def _kept(item):
+    """Where the copy of an image is kept."""
+    return "%s/%s" % (ORIGINALS, item["path"].strip("/").replace("/", "-"))
+
+
+def _initramfs(host, path, members=False):
+    offset, length = pe.sections(host, path)[".initrd"]
+    return read_image(host, path, (), READ_TIMEOUT, offset=offset, length=length, members=members)
+
+
+def _without_ours(host, item):
+    """Whether nothing of ours is in an image. Raises HostError and KeyError when that cannot be told."""
+    known = record.read(host)
+    if any(token in menu.line_of(item) for token in (known["tokens"] if known else ())):
+        return False
+    return not any("vfio-host" in name for name in _initramfs(host, item["path"]).names)
+
+
+def _keep(host, item):
+    """Keep a copy of an image that has nothing of ours in it, if there is room for it."""
+    try:
+        room = os.statvfs(host.path("/var/lib"))
+        needed = 3 * host.stat(item["path"]).st_size + (256 << 20)
+        if room.f_bavail * room.f_frsize >= needed and not host.exists(_kept(item)) and _without_ours(host, item):
+            host.copy(item["path"], _kept(item))
+    except (HostError, OSError, KeyError):
+        pass  # a convenience: without it, the image that is built on the way back stays
+
+
+def _same(host, new, kept):
+    """Whether two images are the same but for how the initramfs was packed."""
+    try:
+        if not host.exists(kept):
+            return False
+        left, right = pe.sections(host, new), pe.sections(host, kept)
+        if list(left) != list(right):
+            return False
+        for name, (at, length) in left.items():
+            there, size = right[name]
+            if name != ".initrd" and not (length == size and _same_part(host, new, at, kept, there, size)):
+                return False
+        return _initramfs(host, new, True).content() == _initramfs(host, kept, True).content()
+    except (ImageError, HostError, OSError, KeyError):
+        return False
+
+
+def _forget(host):
+    """Copies go when nothing of ours is in the image that they are of, or it is gone."""
+    if not host.exists(ORIGINALS):
+        return
+    needed = set()
+    for item in managed_items(host, menu.read_entries(host)):
+        try:
+            clean = _without_ours(host, item)
+        except (HostError, KeyError):
+            clean = False
+        if not clean:
+            needed.add(posixpath.basename(_kept(item)))
+    for name in host.listdir(ORIGINALS):
+        if name not in needed:
+            host.remove("%s/%s" % (ORIGINALS, name))
+    host.remove_empty_folder(ORIGINALS)
+    host.remove_empty_folder(posixpath.dirname(ORIGINALS))
 
 
 def _clean(host):
