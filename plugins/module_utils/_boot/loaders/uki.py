@@ -296,15 +296,18 @@ def refresh(host, kernels):
 
 def _carries(host, item, kernel):
     """Whether the initramfs in /boot is (the end of) the one in the image. mkinitcpio makes both in one go."""
+    where = item["uki"]["sections"].get(".initrd")
+    return where is not None and maker(host)[0] == "kernel-install" and _ends_with(host, item["path"], where, kernel)
+
+
+def _ends_with(host, image, where, kernel):
+    """Whether the initramfs in an image, ``where`` (offset, length) says, ends with the one in /boot."""
     path = "/boot/initrd.img-" + kernel
     status = host.stat(path)
-    where = item["uki"]["sections"].get(".initrd")
-    if status is None or where is None or maker(host)[0] != "kernel-install":
-        return False
     offset, length = where
     for padding in range(4):  # several are put together on bounds of four bytes
-        begin = length - padding - status.st_size
-        if begin >= 0 and _same_part(host, item["path"], offset + begin, path, 0, status.st_size):
+        begin = length - padding - status.st_size if status and status.st_size else -1
+        if begin >= 0 and _same_part(host, image, offset + begin, path, 0, status.st_size):
             return True
     return False
 
@@ -343,7 +346,8 @@ def build(host, items):
         for item, path in ready:
             _check(host, item, path, wanted)
         for item, path in ready:
-            menu.copy(host, _kept(item) if _same(host, path, _kept(item)) else path, item["path"])
+            original = _kept(item) if _same(host, path, _kept(item), menu.kernel_of(host, item)) else path
+            menu.copy(host, original, item["path"])
     finally:
         _clean(host)
     _forget(host)
@@ -429,8 +433,12 @@ def _keep(host, item):
         pass  # a convenience: without it, the image that is built on the way back stays
 
 
-def _same(host, new, kept):
-    """Whether two images are the same but for how the initramfs was packed."""
+def _same(host, new, kept, kernel):
+    """Whether two images are the same but for what kernel-install's own call of dracut packs anew each time.
+
+    The initramfs in /boot tells: it is again the one that was in the original, so what dracut goes by has not changed.
+    Without it, both hold the same files.
+    """
     try:
         if not host.exists(kept):
             return False
@@ -441,7 +449,12 @@ def _same(host, new, kept):
             there, size = right[name]
             if name != ".initrd" and not (length == size and _same_part(host, new, at, kept, there, size)):
                 return False
-        return _initramfs(host, new, True).content() == _initramfs(host, kept, True).content()
+        image = _initramfs(host, new, True)
+        if any("vfio-host" in name for name in image.names):
+            return False
+        if _ends_with(host, new, left[".initrd"], kernel) and _ends_with(host, kept, right[".initrd"], kernel):
+            return True
+        return image.content() == _initramfs(host, kept, True).content()
     except (ImageError, HostError, OSError, KeyError):
         return False
 
