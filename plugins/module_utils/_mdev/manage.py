@@ -111,8 +111,8 @@ class _Change:
                 item["uuid"] = asking.device_uuid(machine_id, item["parent"], kind, name)
             item.update(key=item["uuid"] or item["parent"], state=[item["parent"], kind])
             if item["key"] in taken:
-                raise ValueError("%s: %s is that of %s too; give each its own" % (item["place"], item["key"],
-                                                                                 taken[item["key"]]))
+                raise ValueError("%s: %s is that of %s too; give each its own" % (
+                    item["place"], item["key"], taken[item["key"]]))
             taken[item["key"]] = item["place"]
             found.append(item)
         return found
