@@ -97,7 +97,8 @@ notes:
   - libvirt takes a mediated device by its UUID, and a virtual function with a vGPU type as a PCI device with
     C(managed='no'), since NVIDIA's driver stays bound to it.
   - With C(vfio_host=off) on the kernel command line nothing is made at boot.
-  - Tested against a stand-in of the kernel's interface; no real vGPU was tried for this release.
+  - Mediated devices were tried on an emulated host with a driver made for that, vGPU types against a stand-in of
+    NVIDIA's interface only. No real card was tried for this release.
 seealso:
   - module: vfio.host.sriov
   - module: vfio.host.guests

@@ -59,6 +59,11 @@ def room(host, path):
     return folder, device, bool(status.f_flag & os.ST_RDONLY), status.f_bavail * status.f_frsize
 
 
+def room_for_copy(host, copy, size):
+    """Whether a file as it was before us can be kept: a convenience must not be what fills a disk."""
+    return room(host, copy)[3] >= 3 * size + (256 << 20)
+
+
 def obstacles(host, sizes):
     """Why files cannot be written: ``[reason]``. ``sizes``: ``{path: bytes}``, what is written beside what is there."""
     found = []

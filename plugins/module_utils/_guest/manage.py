@@ -87,21 +87,22 @@ def _check_memory(host, guests, existing, reserve, libvirt):
             parse(libvirt.xml(name, live=live)).find("memoryBacking/hugepages") is not None for live in views
         )
 
-    pinned, ours = [], set()
+    pinned = []
     for guest in guests:
-        ours.add(guest["name"])
         if guest["state"] == "running" and guest["devices"] and not on_huge_pages(guest["name"]):
             now = existing.get(guest["name"], {"active": False})
             pinned.append((guest["name"], max(guest["memory"], now["memory"]) if now["active"] else guest["memory"]))
+    if not pinned:
+        return
     # Guests of ours without devices can be swapped, so they are the user's affair.
+    ours = {guest["name"] for guest in guests}
     others = [
         (name, now["memory"])
         for name, now in sorted(existing.items())
-        if now["active"] and name not in ours and pinned and not on_huge_pages(name)
+        if now["active"] and name not in ours and not on_huge_pages(name)
     ]
-    if pinned:
-        meminfo = host.read("/proc/meminfo")
-        sizing.check_budget(sizing.mem_total(meminfo), reserve, pinned, others, sizing.huge_pages(meminfo))
+    meminfo = host.read("/proc/meminfo")
+    sizing.check_budget(sizing.mem_total(meminfo), reserve, pinned, others, sizing.huge_pages(meminfo))
 
 
 def _plan(host, guest, now, libvirt, machine_id, virt_type):

@@ -170,15 +170,9 @@ handle()
     [ -z "$why" ] || left_alone "$why"
 }
 
-[ -r "$list" ] || exit 0
-{ read -r cmdline </proc/cmdline; } 2>/dev/null
-case " $cmdline " in
-*" vfio_host=off "*)
-    log "off on the kernel command line, everything is left to the host"
-    exit 0
-    ;;
-esac
+"""
 
+_MAIN = r"""
 case $parent in
 '' | *[!0-9a-f:.]* | *..* | *.*.* | .*)
     log "$parent is no function"
@@ -214,7 +208,7 @@ done <"$list"
 [ -z "$bad" ]
 """
 
-SCRIPT_TEXT = _START + at_boot.FUNCTIONS + sriov.WAITING + _REST
+SCRIPT_TEXT = _START + at_boot.FUNCTIONS + sriov.WAITING + _REST + at_boot.OFF + _MAIN
 
 
 def files(items, systemctl):

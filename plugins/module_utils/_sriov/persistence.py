@@ -260,15 +260,9 @@ shared()
     bounded put "${virtual##*/}" "$pci/drivers_probe"
 }
 
-[ -r "$list" ] || exit 0
-{ read -r cmdline </proc/cmdline; } 2>/dev/null
-case " $cmdline " in
-*" vfio_host=off "*)
-    log "off on the kernel command line, everything is left to the host"
-    exit 0
-    ;;
-esac
+"""
 
+_MAIN = r"""
 case $physical in
 '' | *[!0-9a-f:.]* | *..* | *.*.* | .*)
     log "$physical is no physical function"
@@ -361,7 +355,7 @@ fi
 [ -z "$bad" ]
 """
 
-SCRIPT_TEXT = _START + at_boot.FUNCTIONS + _FAIL + WAITING + _REST
+SCRIPT_TEXT = _START + at_boot.FUNCTIONS + _FAIL + WAITING + _REST + at_boot.OFF + _MAIN
 
 
 def files(functions, systemctl):

@@ -9,7 +9,7 @@ import struct
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
-from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
+from ansible_collections.vfio.host.plugins.module_utils._boot import edits, loader as loaders
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import initramfs_tools as tools
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import manage, modules
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, systemd_boot
@@ -678,7 +678,7 @@ def test_an_original_that_is_outdated_does_not_come_back(host):
 
 def test_originals_are_not_kept_where_there_is_little_room(host, monkeypatch):
     os.makedirs(host.path("/var/lib"))
-    monkeypatch.setattr(manage, "free_bytes", lambda dummy, path: 100 << 20)
+    monkeypatch.setattr(edits, "room", lambda dummy, path: ("/var/lib", 1, False, 100 << 20))
     go(host)
     assert not host.exists(manage.ORIGINALS)
 

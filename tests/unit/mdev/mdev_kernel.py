@@ -12,6 +12,7 @@ import shutil
 from ansible_collections.vfio.host.plugins.module_utils import _machine
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, HostTimeout, Result
 from ansible_collections.vfio.host.tests.unit.hardware import fake_machine
+from ansible_collections.vfio.host.tests.unit.killable import KillableHost
 
 PCI = "/sys/bus/pci/devices/"
 MDEVS = "/sys/bus/mdev/devices/"
@@ -26,11 +27,7 @@ MINE = "11111111-2222-3333-4444-555555555555"
 OTHERS = "99999999-2222-3333-4444-555555555555"
 
 
-class Killed(BaseException):
-    """The run ended here, without a chance to say or do anything."""
-
-
-class Kernel(Host):
+class Kernel(KillableHost):
     """The first card has four parts, of which a device takes two or one. Of the second one all have one type.
 
     ``refuse``: ``{(attribute's name, value): error}``; ``hang``: the same of a write that never ends. ``kill_at``: number
@@ -38,9 +35,9 @@ class Kernel(Host):
     """
 
     def __init__(self, root):
-        super().__init__(root, commands=self._command)
-        self.refuse, self.hang, self.locked, self.writes = {}, set(), False, []
-        self.kill_at, self.changes, self.group = None, 0, 30
+        super().__init__(root, self._command)
+        self.hang, self.locked, self.writes = set(), False, []
+        self.group = 30
         self.exclusive = False
         self.tree = tree = fake_machine.base(pathlib.Path(root), fake_machine.CMDLINE + " intel_iommu=on")
         tree.pci("0000:00:1c.0", "1b36:000c", "060400", group=1, buses=(2, 2), driver="pcieport",
@@ -81,23 +78,6 @@ class Kernel(Host):
         if argv[0] == "dmesg":
             return Result(argv, 0, "[  100.500000] %s: no room\n" % IGPU)
         return Result(argv, 0)
-
-    # -- changes, any of which may be the last thing that happens ------------------------------------
-
-    def _change(self):
-        self.changes += 1
-        if self.kill_at == self.changes:
-            raise Killed()
-
-    def write(self, path, data, mode=0o644):
-        self._change()
-        if path in self.refuse:
-            raise OSError(28, "No space left on device", path)
-        super().write(path, data, mode)
-
-    def remove(self, path):
-        self._change()
-        return super().remove(path)
 
     def write_sysfs(self, path, value, timeout=10.0):
         self._change()

@@ -12,6 +12,7 @@ import os
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.plugins.module_utils._mdev import manage, parents, persistence, wanted
+from ansible_collections.vfio.host.tests.unit.killable import Killed
 from ansible_collections.vfio.host.tests.unit.mdev.mdev_kernel import (
     HALF,
     IDS,
@@ -24,7 +25,6 @@ from ansible_collections.vfio.host.tests.unit.mdev.mdev_kernel import (
     QUARTER,
     VFS,
     Kernel,
-    Killed,
     read_machine,
 )
 

@@ -13,6 +13,7 @@ import shutil
 from ansible_collections.vfio.host.plugins.module_utils import _machine
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, HostTimeout, Result
 from ansible_collections.vfio.host.tests.unit.hardware import fake_machine
+from ansible_collections.vfio.host.tests.unit.killable import KillableHost
 
 DEVICES = "/sys/bus/pci/devices/"
 DRIVERS = "/sys/bus/pci/drivers/"
@@ -23,17 +24,13 @@ NIC = {PF: "ens2", OTHER: "ens5"}
 ACS = (0x1F, 0x1D)
 
 
-class Killed(BaseException):
-    """The run ended here, without a chance to say or do anything."""
-
-
 def vf(number, physical=PF):
     """Address of a virtual function: offset 0x80, stride 2, as fake_machine.config_space() has them."""
     at = 0x80 + 2 * number
     return "0000:%02x:%02x.%d" % (int(physical[5:7], 16) + (at >> 8), at >> 3 & 0x1F, at & 7)
 
 
-class Kernel(Host):
+class Kernel(KillableHost):
     """Two cards with SR-IOV, each behind a port of its own.
 
     ``acs``: whether the ports isolate. ``refuse``, ``hang``: ``(attribute's name, address)`` that give an error, or
@@ -43,10 +40,10 @@ class Kernel(Host):
     """
 
     def __init__(self, root, acs=True, iommu=True, total=64):
-        super().__init__(root, commands=self._command)
+        super().__init__(root, self._command)
         self.acs, self.iommu, self.total = acs, iommu, total
-        self.refuse, self.hang, self.mute, self.deaf = {}, set(), set(), set()
-        self.kill_at, self.changes, self.writes, self.ran = None, 0, [], []
+        self.hang, self.mute, self.deaf = set(), set(), set()
+        self.writes, self.ran = [], []
         self.shift = self.lost = 0
         self.fail_driver, self.locked, self.said = None, set(), []
         self.number = 20
@@ -146,23 +143,6 @@ class Kernel(Host):
                 return Result(argv, 2, "", "RTNETLINK answers: Operation not supported")
             info[name] = {"on": True, "off": False}.get(value, int(value) if value.isdigit() else value)
         return Result(argv, 0)
-
-    # -- changes, any of which may be the last thing that happens ----------------------------
-
-    def _change(self):
-        self.changes += 1
-        if self.kill_at == self.changes:
-            raise Killed()
-
-    def write(self, path, data, mode=0o644):
-        self._change()
-        if path in self.refuse:
-            raise OSError(28, "No space left on device", path)
-        super().write(path, data, mode)
-
-    def remove(self, path):
-        self._change()
-        return super().remove(path)
 
     def write_sysfs(self, path, value, timeout=10.0):
         self._change()
@@ -324,4 +304,4 @@ def read_machine(host):
     return _machine.collect(fresh)
 
 
-__all__ = ["IDS", "NIC", "OTHER", "OTHER_PORT", "PF", "PLAIN", "PORT", "Kernel", "Killed", "read_machine", "vf"]
+__all__ = ["IDS", "NIC", "OTHER", "OTHER_PORT", "PF", "PLAIN", "PORT", "Kernel", "read_machine", "vf"]

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.plugins.module_utils._sriov import manage, persistence, record, transaction
 from ansible_collections.vfio.host.plugins.module_utils._sriov.wanted import LIST
+from ansible_collections.vfio.host.tests.unit.killable import Killed
 from ansible_collections.vfio.host.tests.unit.sriov.kernel import (
     DEVICES,
     NIC,
@@ -20,7 +21,6 @@ from ansible_collections.vfio.host.tests.unit.sriov.kernel import (
     PF,
     PLAIN,
     Kernel,
-    Killed,
     read_machine,
     vf,
 )

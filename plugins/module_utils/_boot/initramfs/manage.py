@@ -40,7 +40,7 @@ import os
 import posixpath
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
-from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, pe
+from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, edits, pe
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import (
     dracut,
@@ -396,8 +396,7 @@ class _Images:
             if self.generator.gone(image):
                 return
             copy = "%s/%s" % (ORIGINALS, item["path"].strip("/").replace("/", "-"))
-            size = host.stat(item["path"]).st_size
-            if free_bytes(host, "/var/lib") < 3 * size + (256 << 20):
+            if not edits.room_for_copy(host, copy, host.stat(item["path"]).st_size):
                 return
             host.copy(item["path"], copy)
         except (HostError, OSError):

@@ -331,7 +331,9 @@ handle()
     fi
 }
 
-[ -r "$list" ] || exit 0
+"""
+
+OFF = r"""[ -r "$list" ] || exit 0
 { read -r cmdline </proc/cmdline; } 2>/dev/null
 case " $cmdline " in
 *" vfio_host=off "*)
@@ -339,7 +341,10 @@ case " $cmdline " in
     exit 0
     ;;
 esac
+"""
+"""Shell code that ends a script where there is no list, or where the kernel command line says so: the way in."""
 
+_MAIN = r"""
 foreign=" "
 tell=
 each judge
@@ -348,4 +353,4 @@ each handle
 exit 0
 """
 
-TEXT = _HEAD + FUNCTIONS + _TAIL
+TEXT = _HEAD + FUNCTIONS + _TAIL + OFF + _MAIN

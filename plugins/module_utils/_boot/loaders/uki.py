@@ -16,7 +16,6 @@ with the image that is to be tried. With Secure Boot on, or without systemd-boot
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 
@@ -425,10 +424,9 @@ def _without_ours(host, item):
 def _keep(host, item):
     """Keep a copy of an image that has nothing of ours in it, if there is room for it."""
     try:
-        room = os.statvfs(host.path("/var/lib"))
-        needed = 3 * host.stat(item["path"]).st_size + (256 << 20)
-        if room.f_bavail * room.f_frsize >= needed and not host.exists(_kept(item)) and _without_ours(host, item):
-            host.copy(item["path"], _kept(item))
+        copy, size = _kept(item), host.stat(item["path"]).st_size
+        if not host.exists(copy) and transaction.room_for_copy(host, copy, size) and _without_ours(host, item):
+            host.copy(item["path"], copy)
     except (HostError, OSError, KeyError):
         pass  # a convenience: without it, the image that is built on the way back stays
 
