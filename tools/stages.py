@@ -23,7 +23,7 @@ QUIET_INTERVAL = 30  # seconds between progress lines when nobody watches a term
 GRACE = 10  # seconds that a process gets between SIGTERM and SIGKILL
 REASON_LINES = 12
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
-TELLING = re.compile(r"fatal:|\bERROR\b|\bFAILED\b|CRITICAL|Traceback|^E: |[Ee]rror:|\[ERROR\]|UNREACHABLE")
+TELLING = re.compile(r"fatal:|^failed: \[|\bERROR\b|\bFAILED\b|CRITICAL|Traceback|^E: |[Ee]rror:|\[ERROR\]|UNREACHABLE")
 
 
 class StageError(Exception):
@@ -100,11 +100,13 @@ def last_line(path, size=4096):
 
 
 def telling_lines(text, limit=REASON_LINES):
-    """The lines of a log that say why: the last errors, and how it ended."""
+    """The lines of a log that say why: the last errors, each with the task it is of, and how it ended."""
     lines = [line for line in (ESCAPES.sub("", raw).rstrip() for raw in text.splitlines()) if line.strip()]
     ending = set(range(max(0, len(lines) - limit // 2), len(lines)))
     errors = [number for number, line in enumerate(lines) if TELLING.search(line) and number not in ending]
-    keep = sorted(ending | set(errors[-(limit - len(ending)):]))
+    errors = errors[-(limit - len(ending)):]
+    tasks = {max((at for at in range(number) if lines[at].startswith("TASK [")), default=number) for number in errors}
+    keep = sorted(ending | set(errors) | tasks)
     return [lines[number][:300] for number in keep]
 
 

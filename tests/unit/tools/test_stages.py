@@ -226,6 +226,12 @@ def test_telling_lines_are_the_errors_and_the_end():
     assert len(lines) <= stages.REASON_LINES
 
 
+def test_telling_lines_name_the_task_of_each_error():
+    text = "\n".join(["TASK [Read the machine] ***", "ok: [lab]", "TASK [Look] ***", "ok: [lab] => (item=1)",
+                      "failed: [lab] (item=2) => {}", "[ERROR]: Task failed", "NO MORE HOSTS"] + ["line %d" % n for n in range(50)])
+    assert stages.telling_lines(text)[:3] == ["TASK [Look] ***", "failed: [lab] (item=2) => {}", "[ERROR]: Task failed"]
+
+
 def test_last_line_has_no_colours_and_is_not_blank(tmp_path):
     (tmp_path / "log").write_text("TASK [x] ****\n\x1b[32mok: [lab]\x1b[0m\n\n  \n")
     assert stages.last_line(str(tmp_path / "log")) == "ok: [lab]"
