@@ -303,6 +303,7 @@ class _Plan:
         host, loader = self.host, self.loader
         edits.clean(host, [record.PATH] + [edit.path for edit in self.edits] + loader.generated(host))
         before = edits.kept(host, [record.PATH] + loader.generated(host))
+        seen = self.seen
         touched = []
         try:
             found = self.needed(self.owned)
@@ -332,13 +333,45 @@ class _Plan:
             else:
                 record.write(host, final)
         except (HostError, OSError, ValueError) as exc:
-            edits.put_back(host, before)
-            if before[record.PATH] is None:
-                host.remove_empty_folder(record.FOLDER)
+            self.put_back(before, seen, touched, exc)
+
+    def put_back(self, before, seen, touched, why):
+        """Make everything what it was and raise HostError; when that does not succeed, the next run has to finish it."""
+        host, loader = self.host, self.loader
+        edits.put_back(host, before)
+        failed = _undo(host, loader, self.owned, self.everything(), seen)
+        if failed:
+            record.write(host, record.new(loader.NAME, self.everything(), True, self.originals))
             raise HostError(
-                "the boot entries were not changed, %s as before: %s"
-                % (", ".join(sorted(set(touched + loader.generated(host)))), exc)
-            ) from exc
+                "%s. The files are as before, but what boots could not be put back (%s): run again when that is mended"
+                % (why, failed)
+            ) from why
+        if before[record.PATH] is None:
+            host.remove_empty_folder(record.FOLDER)
+        raise HostError(
+            "the boot entries were not changed, %s as before: %s"
+            % (", ".join(sorted(set(touched + loader.generated(host)))), why)
+        ) from why
+
+
+def _undo(host, loader, owned, tried, seen):
+    """Put back what no file on the host holds; why it is not as it was in ``seen``, or None."""
+    undo = getattr(loader, "undo", None)
+    if undo is None:
+        return None
+    failed = "the entries read back differ"
+    try:
+        undo(host, owned, tried)
+    except (HostError, OSError, ValueError) as exc:
+        failed = str(exc)
+    now = loader.view(host)
+    same = now["problems"] == seen["problems"] and _carried(now, owned + tried) == _carried(seen, owned + tried)
+    return None if same else failed
+
+
+def _carried(seen, ours):
+    """What ordinary entries have of ours: not their names, for a deployment that is put back is a new one."""
+    return {tuple(sorted(set(entry["tokens"]) & set(ours))) for entry in seen["entries"] if entry["managed"]}
 
 
 def _result(host, plan, asked, absent, found, predicted, changed, because, differences, check_mode):

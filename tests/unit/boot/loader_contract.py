@@ -74,7 +74,7 @@ def in_force(host, name, wanted):
 
 def same_tree(host, before, ignore):
     after = tree(host, ignore)
-    assert sorted(after) == sorted(before)
+    assert sorted(after) == sorted(before), sorted(set(after) ^ set(before))
     assert [path for path in before if before[path] != after[path]] == []
 
 
@@ -157,6 +157,26 @@ def a_failing_generator_puts_everything_back(make, name, ignore=(), broken=None,
         with pytest.raises(HostError):
             go(host, parameters, state)
         same_tree(host, before, ignore)
+
+
+def what_fails_after_generating_is_taken_back_too(make, name, ignore=(), **more):
+    """The entries are what they were, also where they lie on partitions that nobody has mounted."""
+    for parameters, state in ((WANTED, "present"), (OTHER, "present"), ((), "absent")):
+        host = make()
+        if parameters != WANTED:
+            go(host)
+        before = tree(host, ignore)
+        lines = [sorted(entry["tokens"]) for entry in managed(host, name)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cmdline.record, "settled", _no_room)
+            with pytest.raises(HostError, match="no room"):
+                go(host, parameters, state)
+        same_tree(host, before, ignore)
+        assert [sorted(entry["tokens"]) for entry in managed(host, name)] == lines
+
+
+def _no_room(host, originals):
+    raise HostError("no room")
 
 
 def a_killed_run_is_finished_by_the_next(make, name, ignore=(), **more):
@@ -242,6 +262,7 @@ PROMISES = (
     changes_its_mind,
     an_empty_list_matches_nothing,
     a_failing_generator_puts_everything_back,
+    what_fails_after_generating_is_taken_back_too,
     a_killed_run_is_finished_by_the_next,
     a_killed_change_of_mind_is_finished_by_the_next,
     a_killed_way_back_is_finished_by_the_next,

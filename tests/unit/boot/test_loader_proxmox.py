@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.vfio.host.plugins.module_utils._boot import edits
+from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, edits
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, proxmox
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.tests.unit.boot import loader_contract
@@ -196,6 +196,23 @@ def test_what_there_is_instead_of_a_fallback_entry(host):
         assert len(own) == 4 and all("vfio_host=off" in entry["tokens"] for entry in own)
         assert proxmox.fallback_unavailable(host) is None
     assert "vfio_host=off" in proxmox.trial_obstacles(host)[0]
+
+
+def test_what_could_not_be_put_back_is_finished_by_the_next_run(host, monkeypatch):
+    """The partitions have it and the tool fails from then on: without a record it would be taken for an administrator's."""
+    before = {path: found for path, found in host.tree().items() if path != "/run/refresh-fails"}
+
+    def fails(host, originals):
+        broken(host)
+        raise HostError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cmdline.record, "settled", fails)
+        with pytest.raises(HostError, match="no room.*could not be put back.*run again"):
+            loader_contract.go(host, WANTED)
+    host.remove("/run/refresh-fails")
+    loader_contract.go(host, (), "absent")
+    assert host.tree() == before
 
 
 def broken(host):

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 
+from ansible_collections.vfio.host.plugins.module_utils._boot import edits as transaction
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import Edit
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
@@ -145,6 +146,12 @@ def generate(host):
         host.remove(STATE)
     elif text != host.read(STATE):
         host.write(STATE, text, mode=0o600)
+
+
+def undo(host, owned, tried):
+    """One more transaction, which takes out of the next deployment what was tried."""
+    transaction.write(host, edits(host, owned, tried))
+    generate(host)
 
 
 def _change(host, delete, append):
