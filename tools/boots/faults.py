@@ -272,8 +272,11 @@ def install_killer(host, at, how):
                    timeout=60)
 
 
-def interrupted(host, name, wanted, at, how):
-    """Run a module that ends right before its ``at``-th change; what that was, or None when there are fewer."""
+def interrupted(host, name, wanted, at, how, line):
+    """Run a module that ends right before its ``at``-th change; what that was, or None when there are fewer.
+
+    After a power cut the host boots, with its old command line ``line``, or with all of the new one where it was in place.
+    """
     install_killer(host, at, how)
     was = host.boot_id()
     try:
@@ -288,18 +291,22 @@ def interrupted(host, name, wanted, at, how):
         except (Failed, subprocess.TimeoutExpired):
             pass
         host.wait_for_boot(was)
-        as_before(host)
+        if name == "trial_boot" and "vfio_host=trial" in host.cmdline():
+            host.reboot()  # the one-shot was set: it is used up
+        now = host.cmdline()
+        expect(now == line or name == "kernel_cmdline" and now == line + PARAMETERS, "it booted with %s" % " ".join(now))
+        way.bound(host, None)
         # fsync of a file that a restart must not lose may itself have been lost: the boot id says that it happened
         return host.run("cat %s/said 2>/dev/null" % KILLER, check=False).strip() or "change %d" % at
     return host.run("cat %s/said 2>/dev/null" % KILLER, check=False).strip() or None
 
 
-def each_point(host, how, name, wanted, back, first=1, step=1):
+def each_point(host, how, name, wanted, back):
     """Interrupt a module at every change; by turns it is then run again to the end, or taken back. Number of points."""
-    before = host.files()
-    at = first
+    before, line = host.files(), host.cmdline()
+    at = 1
     while at < MOST_POINTS:
-        what = interrupted(host, name, wanted, at, how)
+        what = interrupted(host, name, wanted, at, how, line)
         if what is None:
             host.module(name, back)
             break
@@ -310,36 +317,42 @@ def each_point(host, how, name, wanted, back, first=1, step=1):
         host.module(name, back)
         found = [line for line in differences(before, host.files()) if "/initrd" not in line]
         expect(not found, "%s, interrupted at %d (%s) and taken back: %s" % (name, at, what, found[:5]))
-        at += step
-    expect(at > first, "%s was never interrupted" % name)
-    return (at - first) // step
+        at += 1
+    else:
+        raise Failed("%s still makes changes after %d" % (name, at))
+    expect(at > 1, "%s was never interrupted" % name)
+    return at - 1
 
 
-def _each_module(host, how, step):
-    devices, content = listed(host)
-    points = []
-    trial = {"state": "staged", "parameters": PARAMETERS, "devices_content": content}
-    points.append(("trial_boot", each_point(host, how, "trial_boot", trial, {"state": "absent"}, step=step)))
-    points.append(("kernel_cmdline", each_point(host, how, "kernel_cmdline", {"parameters": PARAMETERS}, {"state": "absent"}, step=step)))
-    host.module("vfio_binding", {"devices": devices})
-    points.append(("initramfs", each_point(host, how, "initramfs", {}, {"state": "absent"}, step=step)))
-    host.module("vfio_binding", {"state": "absent"})
-    host.reboot()
-    as_before(host)
-    return ", ".join("%s at %d points" % point for point in points)
+INTERRUPTIONS = (
+    ("killed", "kill", "SIGKILL before each change"),
+    ("killed_during", "during", "SIGKILL a second into each command"),
+    ("power_cut", "cut", "power cut before each change, and the host booted each time"),
+)
+INTERRUPTED = ("trial_boot", "kernel_cmdline", "initramfs")
 
 
-def killed(host, seen):
-    return "SIGKILL before each change: " + _each_module(host, "kill", 1)
+def interruption(title, how, text, module):
+    """The fault of one way to end one module, named after both."""
+    def fault(host, seen):
+        devices, content = listed(host)
+        wanted = {
+            "trial_boot": {"state": "staged", "parameters": PARAMETERS, "devices_content": content},
+            "kernel_cmdline": {"parameters": PARAMETERS},
+            "initramfs": {},
+        }[module]
+        if module == "initramfs":
+            host.module("vfio_binding", {"devices": devices})
+        points = each_point(host, how, module, wanted, {"state": "absent"})
+        host.module("vfio_binding", {"state": "absent"})
+        host.reboot()
+        as_before(host)
+        return "%s: %d points" % (text, points)
+
+    fault.__name__ = "%s_%s" % (title, module)
+    return fault
 
 
-def killed_during(host, seen):
-    return "SIGKILL a second into each command: " + _each_module(host, "during", 1)
-
-
-def power_cut(host, seen):
-    return "power cut before each change, and the host booted its old entry each time: " + _each_module(host, "cut", 1)
-
-
-FAULTS = (panic, root_disk, network, unconfirmed, power_cut_in_trial, boot_full, boot_read_only, kernel_between, moved,
-          killed, killed_during, power_cut)
+FAULTS = (
+    panic, root_disk, network, unconfirmed, power_cut_in_trial, boot_full, boot_read_only, kernel_between, moved,
+) + tuple(interruption(*way_to_end, module) for way_to_end in INTERRUPTIONS for module in INTERRUPTED)

@@ -5,8 +5,8 @@
 
 The changes (writes to sysfs are some of them) are counted by Python's own audit events, so the module under test is the one that users run. What to do is
 read from the folder of this file: ``at`` (N) and ``how``: ``kill`` (SIGKILL to the module and all that it started), ``cut``
-(the machine restarts at once, nothing is synced) or ``during`` (SIGKILL one second into the N-th change, if that is a
-command). ``said`` tells what it was.
+(the machine restarts at once, nothing is synced) or ``during`` (SIGKILL one second into the N-th command; nothing else
+is counted). ``said`` tells what it was.
 """
 
 import mmap
@@ -72,7 +72,7 @@ def hook(event, arguments):
         if not (os.fsdecode(arguments[0] if isinstance(arguments[0], (str, bytes)) else "").startswith("/sys/")
                 and (arguments[2] or 0) & WRITES):
             return
-    elif event not in CHANGES:
+    elif event not in CHANGES or HOW == "during" and event != "subprocess.Popen":
         return
     text = "%s %s" % (event, " ".join(str(part)[:120] for part in arguments[:2]))
     if "ansible" in text and "vfio" not in text.replace("vfio.host", ""):
@@ -87,10 +87,8 @@ def hook(event, arguments):
     os.close(fd)
     if HOW != "during":
         end()
-    elif event == "subprocess.Popen":
-        threading.Thread(target=later, daemon=True).start()
     else:
-        end()
+        threading.Thread(target=later, daemon=True).start()
 
 
 sys.addaudithook(hook)
