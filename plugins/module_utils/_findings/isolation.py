@@ -323,10 +323,10 @@ def _moved(view):
             continue
         asked = "%s was asked for as %s" % (wanted["address"], _identity(wanted))
         now = "there is now %s" % describe(here) if here else "there is no function at this address now"
-        if same:
-            yield on_device(same[0]["address"], asked, now,
+        for function in same:  # each of them may be the one: the host's own display can be a twin of the card
+            yield on_device(function["address"], asked, now,
                             "the same device is at %s" % listed(f["address"] for f in same))
-        else:
+        if not same:
             yield on_host("devices", asked, now)
 
 

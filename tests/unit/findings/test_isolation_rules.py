@@ -177,6 +177,17 @@ def test_evidence_names_who_is_meant():
     assert "0000:02:00.0" in evidence(torn(TWO_CARDS, SPLIT, "downstream"), "VH141")
 
 
+def test_a_card_that_moved_is_reported_at_each_twin():
+    """One of them may be the host's own display, and the plan shows findings of its own devices only."""
+    machine = build(TWO_CARDS)
+    twins = [full("01:00.0"), full("02:00.0")]
+    for function in machine["functions"]:
+        if function["address"] in twins:
+            function.update(vendor="10de", device="1380", subsystem_vendor="1043", subsystem_device="84bb")
+    found = [f["device"] for f in evaluate(asked(machine, "07:00.0")) if f["code"] == "VH151"]
+    assert found == twins
+
+
 def test_a_group_within_the_bounds_of_a_partial_prediction_is_no_disagreement():
     machine = iommu(p8h67_on(), rcba=None)
     assert "VH108" not in codes(machine)
