@@ -59,7 +59,8 @@ in ``wanted``. An Edit with ``own=False`` is remembered with its original text.
 For the trial boot, where the loader can start an entry once. All others leave these four out:
 
 ``trial_obstacles(host)`` -> ``[reason]``
-    Why an entry cannot be started once here (GRUB's environment block on LVM, no EFI variables, …).
+    Why an entry cannot be started once here (GRUB's environment block on LVM, no EFI variables, …). Not what can be
+    mended (no room, read-only): the change would go on without a trial, so that is refused.
 ``trial(host, kernel, image, line)`` -> ``[Edit]``
     Files that make the entry ``TRIAL_ID`` with the kernel of the default entry (a version), the initramfs
     ``image`` (a path on the host) and the command line ``line`` (tokens), and leave every other entry

@@ -487,11 +487,6 @@ def test_trial_obstacles(debian, change, reason):
     assert [sentence for sentence in systemd_boot.trial_obstacles(debian) if re.search(reason, sentence)]
 
 
-def test_a_full_partition_is_an_obstacle(debian, monkeypatch):
-    full(monkeypatch)
-    assert [sentence for sentence in systemd_boot.trial_obstacles(debian) if "KiB free" in sentence]
-
-
 def test_damaged_entries_are_no_crash(debian):
     debian.put(ENTRIES + "bad.conf", b"\xff\xfe\0linux\n\n=\noptions")
     debian.put("/boot/efi/EFI/Linux/x.efi", "MZ")

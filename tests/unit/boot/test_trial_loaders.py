@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, trial
@@ -98,6 +99,28 @@ def test_a_failure_at_the_end_is_taken_back(host, monkeypatch):
     monkeypatch.setattr(loader, "once", lambda host_: None)
     with pytest.raises(HostError, match="Everything was taken back"):
         run(host)
+    assert tree(host) == before
+
+
+@pytest.mark.parametrize("what, flags, free", [("MiB free", 0, 1), ("read-only", os.ST_RDONLY, 1 << 30)])
+def test_no_room_where_the_default_entry_lies_is_refused(host, monkeypatch, what, flags, free):
+    """It is no reason to go on without a trial."""
+    loader = cmdline.choose(host, "auto")[0]
+    default = loaders.default_of(loader.view(host))
+    full = host.path(os.path.dirname(default["image"] or default["initrds"][-1]))
+    real = os.statvfs
+
+    def statvfs(path):
+        found = real(path)
+        if str(path) != full:
+            return found
+        return SimpleNamespace(f_flag=flags, f_bavail=free, f_bfree=free, f_frsize=1024)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    before = tree(host)
+    for check in (True, False):
+        with pytest.raises(HostError, match=what):
+            run(host, check=check)
     assert tree(host) == before
 
 

@@ -209,10 +209,6 @@ def trial_obstacles(host):
         default = default_item(host, items)
         if default is None or not any(default is item for item in _ordinary(host, items)):
             reasons.append("the default entry is none of kernelstub's")
-        else:
-            images = [default["root"].rstrip("/") + path for path in entries.initrds(default["fields"])]
-            target = default["root"].rstrip("/") + "/" + systemd_boot.TRIAL_IMAGE
-            reasons += systemd_boot.space_obstacles(host, default["root"], target, images[-1:])
     except HostError as exc:
         reasons.append(str(exc))
     return reasons

@@ -809,18 +809,9 @@ def trial_obstacles(host):
             reasons.append("the default entry is none that this backend cares for")
         elif not entries.initrds(default["fields"]):
             reasons.append("the default entry %s has no initramfs" % default["path"])
-        else:
-            image = _join(default["root"], entries.initrds(default["fields"])[-1])
-            reasons += space_obstacles(host, default["root"], _trial_image(default), [image])
     except HostError as exc:
         reasons.append(str(exc))
     return reasons
-
-
-def space_obstacles(host, root, target, files):
-    size = sum(host.stat(path).st_size for path in files if host.stat(path))
-    there = host.stat(target)
-    return transaction.obstacles(host, {target: max(0, size - (there.st_size if there else 0)) + (1 << 20)})
 
 
 def one_shot_obstacles(host):
