@@ -18,8 +18,11 @@ def look(path):
     if stat.S_ISLNK(status.st_mode):
         found[path] = "link " + os.readlink(path)
     elif stat.S_ISREG(status.st_mode):
+        digest = hashlib.sha256()
         with open(path, "rb") as handle:
-            found[path] = "file %s %s" % (owner, hashlib.sha256(handle.read()).hexdigest())
+            for chunk in iter(lambda: handle.read(1 << 20), b""):  # a file that fills a disk is larger than the memory
+                digest.update(chunk)
+        found[path] = "file %s %s" % (owner, digest.hexdigest())
     elif stat.S_ISDIR(status.st_mode):
         found[path] = "folder " + owner
         for name in os.listdir(path):
