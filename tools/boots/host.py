@@ -143,7 +143,7 @@ class TestHost:
                 sys.stdout.flush()
                 lines.append(line)
         output = "".join(lines)
-        if fail is not None and bool(process.returncode) != bool(fail):
+        if bool(process.returncode) != bool(fail):
             raise Failed("%s ended with %d:\n%s" % (name, process.returncode, output[-2500:]))
         found = re.findall(r"^\S+\s+: (ok=\d+ .*)$", output, re.MULTILINE)
         recap = {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", found[-1])} if found else {}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, record
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls, bootc, grubby, rpm_ostree
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError, Result
 from ansible_collections.vfio.host.tests.unit.boot import loader_contract
@@ -128,6 +129,24 @@ def test_a_change_that_did_not_happen_is_a_failure(host):
     )
     with pytest.raises(HostError, match="expected was"):
         apply(rpm_ostree, host, ["iommu=pt"], [])
+
+
+def test_a_tool_that_answers_nothing_any_more_leaves_it_to_the_next_run(host, monkeypatch):
+    """Not even what is there can be read: the record has to say that something may be."""
+    tool = host.tools["rpm-ostree"]
+    before = sorted(deployments(host)[0]["kargs"])
+
+    def fails(host_, originals):
+        host_.tools["rpm-ostree"] = lambda host, argv, stdin: Result(argv, 1, "", "error: no daemon\n")
+        raise HostError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cmdline.record, "settled", fails)
+        with pytest.raises(HostError, match="no room.*could not be put back.*no daemon"):
+            loader_contract.go(host, WANTED)
+    host.tools["rpm-ostree"] = tool
+    loader_contract.go(host, (), "absent")
+    assert sorted(deployments(host)[0]["kargs"]) == before and record.read(host) is None
 
 
 def test_a_foreign_file_in_our_place_is_refused(host):
