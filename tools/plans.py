@@ -105,11 +105,15 @@ def sanity(arguments=()):
                   required=False, note=sanity_note, count=sanity_count)]
 
 
-def molecule():
-    """``reset`` first: a run that was cut short has left a state that makes the next one skip ``create``."""
+def beside_molecule(stages):
+    """Stages that run beside Molecule: its emulated machine has one CPU, which leaves another for them.
+
+    ``reset`` first: a run that was cut short has left a state that makes the next one skip ``create``.
+    """
     return [
-        Stage("molecule", [["molecule", "reset", "--all"], ["molecule", "test", "--all"]], 1650, 3000,
-              required=False, count=one_check),
+        Stage("molecule", [["molecule", "reset", "--all"], ["molecule", "test", "--all"]], 2000, 4000,
+              required=False, beside=True, count=one_check),
+    ] + stages + [
         Stage("lab down", [lab_playbook("lab_down", TEST_LAB)], 10, 180,
               required=False, undoes="molecule"),
     ]
@@ -153,14 +157,19 @@ def topologies(name, seconds, *arguments):
                   required=False, note=topology_note, count=topology_count)]
 
 
+def checks():
+    """What needs no lab that stays."""
+    return unit() + browser() + lint() + sanity() + topologies("groups of emulated machines", 200)
+
+
 def test():
-    return unit() + browser() + lint() + sanity() + topologies("groups of emulated machines", 130) + molecule() + amd()
+    return beside_molecule(checks() + amd())
 
 
 def test_all():
     """``test`` and what is too slow for it: every step of the demo and the way back, on both IOMMU vendors."""
-    return unit() + browser() + lint() + sanity() + topologies("groups of emulated machines", 130) + topologies(
-        "groups of random machines", 1200, "--random", "50", "--kernels", "bookworm,trixie") + molecule() + [
+    return beside_molecule(checks()) + topologies(
+        "groups of random machines", 1200, "--random", "50", "--kernels", "bookworm,trixie") + [
         Stage("lab of the whole way", [lab_playbook("lab_up", "all")], 90, 600),
         Stage("the whole way and back", judged("all", "refuse", "check", "site", "groups", "guests", "second_run", "revert"),
               1200, 4000, required=False, count=one_check),

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, vfio.host contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run named stages one after the other: progress, deadlines, a log for each, and a clean end.
+"""Run named stages, one of them beside the others: progress, deadlines, a log for each, and a clean end.
 
 Standard library only and Python 3.9, since it works before anything is installed.
 """
@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "not run"
@@ -44,7 +45,8 @@ class Stage:
     comes again. ``undoes`` names a stage: this one then cleans up after it, whenever that stage
     was started, also after a failure or Ctrl-C, and only after these if not ``after_success``.
     ``note`` turns the log's text into the result shown; ``count`` into (passed, failed).
-    A stage that is not ``required`` may fail without ending the run.
+    A stage that is not ``required`` may fail without ending the run. One that runs ``beside`` the next ones
+    is waited for by its cleanup, or else at the end.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Stage:
     seconds: int
     deadline: int
     required: bool = True
+    beside: bool = False
     fresh: bool = False
     undoes: str = ""
     after_success: bool = True
@@ -179,31 +182,44 @@ class Run:
         self.times = self._read_times()
         self.outcomes = [Outcome(stage) for stage in stages]
         self.stop = None  # number of the signal that asked for the end
-        self.outcome = None
-        self._log = None
-        self._began = self._end = self._said = 0.0
-        self._told = False
+        self.seconds = 0.0
+        self._now = threading.local()  # of the stage that this thread runs: outcome, log, began, end, said, told
+        self._beside = {}  # {name of a stage that runs beside the others: its thread}
+        self._moving = {}  # {name of a running stage: its part of the moving line}
+        self._lock = threading.RLock()
 
     # what the user sees
 
     def say(self, text=""):
-        try:
-            print(text, file=self.out, flush=True)
-        except (BrokenPipeError, ValueError):  # the reader has gone: end as if asked to
-            self.out = open(os.devnull, "w", encoding="utf-8")
-            self.stop = self.stop or signal.SIGPIPE
+        with self._lock:
+            try:
+                print(text, file=self.out, flush=True)
+            except (BrokenPipeError, ValueError):  # the reader has gone: end as if asked to
+                self.out = open(os.devnull, "w", encoding="utf-8")
+                self.stop = self.stop or signal.SIGPIPE
 
     def estimate(self, stage):
         remembered = self.times.get("%s/%s" % (self.command, stage.name))
         return stage.seconds if stage.fresh or remembered is None else remembered
+
+    def estimate_together(self):
+        """Seconds for all stages, a stage beside others ending where it is waited for."""
+        passed, ends = 0.0, {}
+        for stage in self.stages:
+            if stage.beside:
+                ends[stage.name] = passed + self.estimate(stage)
+            else:
+                passed = max(passed, ends.pop(stage.undoes, 0.0)) + self.estimate(stage)
+        return max([passed] + list(ends.values()))
 
     def announce(self):
         """The table of the stages with their rough durations."""
         width = max(len(stage.name) for stage in self.stages)
         self.say("Stages, and roughly how long each takes:")
         for number, stage in enumerate(self.stages, 1):
-            self.say("  %2d  %-*s  %8s" % (number, width, stage.name, about(self.estimate(stage))))
-        self.say("      %-*s  %8s" % (width, "together", about(sum(map(self.estimate, self.stages)))))
+            self.say(("  %2d  %-*s  %8s  %s" % (
+                number, width, stage.name, about(self.estimate(stage)), "beside the next ones" if stage.beside else "")).rstrip())
+        self.say("      %-*s  %8s" % (width, "together", about(self.estimate_together())))
         self.say("Logs: %s. Ctrl-C ends it and cleans up; it can be run again at any time." % self._short(self.logs))
         self.say()
 
@@ -216,7 +232,7 @@ class Run:
             text = "  %2d  %-*s  %-7s %6s  %s" % (
                 number, width, outcome.stage.name, outcome.state, time_taken, outcome.note)
             self.say(text.rstrip())
-        self.say("      %-*s  %-7s %6s" % (width, "together", "", clock(sum(o.seconds for o in self.outcomes))))
+        self.say("      %-*s  %-7s %6s" % (width, "together", "", clock(self.seconds)))
         for outcome in self.outcomes:
             if outcome.state == FAILED:
                 self.say("FAILED %s: %s (log: %s)" % (outcome.stage.name, outcome.reason, outcome.log))
@@ -229,23 +245,46 @@ class Run:
         os.makedirs(self.logs, exist_ok=True)
         previous = {number: signal.signal(number, self._asked_to_stop)
                     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        began = time.monotonic()
         try:
             ended = False
             for number, outcome in enumerate(self.outcomes, 1):
+                self._wait_for(outcome.stage.undoes)
                 ended = ended or self.stop is not None
                 if not self._wanted(outcome.stage, ended):
+                    continue
+                if outcome.stage.beside:
+                    self._beside[outcome.stage.name] = threading.Thread(target=self._stage_beside, args=(number, outcome))
+                    self._beside[outcome.stage.name].start()
                     continue
                 self._stage(number, outcome)
                 if outcome.state == FAILED and outcome.stage.required:
                     ended = True
+            for name in list(self._beside):
+                self._wait_for(name)
             interrupted = self.stop is not None
         finally:
+            self.seconds = time.monotonic() - began
             for number, handler in previous.items():
                 signal.signal(number, handler)
         if interrupted:
             self.say("Interrupted; what was started is taken down. It can be run again.")
             return 130
         return 1 if any(outcome.state == FAILED for outcome in self.outcomes) else 0
+
+    def _stage_beside(self, number, outcome):
+        try:
+            self._stage(number, outcome)
+        except Exception as error:  # pylint: disable=broad-except  # nobody above a thread would see it
+            outcome.state, outcome.reason = FAILED, "%s: %s" % (type(error).__name__, error)
+
+    def _wait_for(self, name):
+        """Until the stage beside the others that has this name, if there is one, has ended."""
+        thread = self._beside.pop(name, None)
+        while thread and thread.is_alive():
+            thread.join(0.5)
+            if self._watched():
+                self._move()
 
     def counts(self):
         """(passed, failed) over all stages: their own counts, and each failed stage that counted nothing."""
@@ -260,14 +299,14 @@ class Run:
         terminal (sudo) and must not be killed half-way (the package manager).
         Returns the exit status; a status other than 0 raises StageError unless ``check`` is false.
         """
-        if self.stop is not None and not self.outcome.stage.undoes:
+        if self.stop is not None and not self._now.outcome.stage.undoes:
             raise Stopped()
-        self._log.write("$ %s\n" % " ".join(argv))
-        self._log.flush()
-        merged = dict(os.environ if self.env is None else self.env, **(self.outcome.stage.env or {}), **(env or {}))
+        self._now.log.write("$ %s\n" % " ".join(argv))
+        self._now.log.flush()
+        merged = dict(os.environ if self.env is None else self.env, **(self._now.outcome.stage.env or {}), **(env or {}))
         try:
             process = subprocess.Popen(
-                argv, env=merged, cwd=self.cwd, stdin=subprocess.DEVNULL, stdout=self._log,
+                argv, env=merged, cwd=self.cwd, stdin=subprocess.DEVNULL, stdout=self._now.log,
                 stderr=subprocess.STDOUT, start_new_session=not foreground)
         except OSError as error:
             raise StageError("cannot start %s: %s" % (argv[0], error.strerror)) from error
@@ -277,7 +316,7 @@ class Run:
                 break
             except subprocess.TimeoutExpired:
                 self._watch(process, foreground)
-        if self.stop is not None and not self.outcome.stage.undoes:
+        if self.stop is not None and not self._now.outcome.stage.undoes:
             raise Stopped()
         if status and check:
             raise StageError("%s ended with status %d" % (" ".join(argv)[:60], status))
@@ -289,22 +328,22 @@ class Run:
         self._progress()
         if self.stop is not None:
             raise Stopped()
-        if time.monotonic() > self._end:
-            raise StageError("no end after %s, its deadline" % about(self.outcome.stage.deadline))
+        if time.monotonic() > self._now.end:
+            raise StageError("no end after %s, its deadline" % about(self._now.outcome.stage.deadline))
 
     def log(self, text):
         """Write a line into the stage's log."""
-        self._log.write(text + "\n")
-        self._log.flush()
+        self._now.log.write(text + "\n")
+        self._now.log.flush()
 
     def _watch(self, process, foreground):
         """One look at a running command: progress, the deadline, the wish to stop."""
         self._progress()
-        late = time.monotonic() > self._end
-        stopping = self.stop is not None and not self.outcome.stage.undoes
-        if self.stop is not None and not stopping and not self._told:
-            self._told = True
-            self._line("      cleaning up first, at most %s" % about(self._end - time.monotonic()))
+        late = time.monotonic() > self._now.end
+        stopping = self.stop is not None and not self._now.outcome.stage.undoes
+        if self.stop is not None and not stopping and not self._now.told:
+            self._now.told = True
+            self._line("      cleaning up first, at most %s" % about(self._now.end - time.monotonic()))
         if foreground and (late or stopping):
             # the terminal has sent Ctrl-C to the package manager too: let it end in order
             try:
@@ -318,7 +357,7 @@ class Run:
         elif late or stopping:
             end_processes(process)
         if late and not stopping:
-            raise StageError("no end after %s, its deadline" % about(self.outcome.stage.deadline))
+            raise StageError("no end after %s, its deadline" % about(self._now.outcome.stage.deadline))
         if stopping:
             raise Stopped()
 
@@ -327,7 +366,7 @@ class Run:
         path = os.path.join(self.logs, "%02d-%s.log" % (number, re.sub(r"[^a-z0-9]+", "-", stage.name.lower())))
         outcome.log = self._short(path)
         try:
-            with open(path, "w", encoding="utf-8") as self._log:
+            with open(path, "w", encoding="utf-8") as self._now.log:
                 if callable(stage.work):
                     outcome.note = stage.work(self) or ""
                 else:
@@ -338,7 +377,7 @@ class Run:
             outcome.reason = "interrupted"
         except (StageError, OSError) as error:
             outcome.state, outcome.reason = FAILED, str(error)
-        outcome.seconds = time.monotonic() - self._began
+        outcome.seconds = time.monotonic() - self._now.began
         with open(path, encoding="utf-8", errors="replace") as log:
             text = log.read()
         if stage.note and outcome.state != SKIPPED:
@@ -348,9 +387,9 @@ class Run:
         self._finished(number, outcome, text)
 
     def _begins(self, number, outcome):
-        self.outcome, self._told = outcome, False
-        self._began = self._said = time.monotonic()
-        self._end = self._began + outcome.stage.deadline
+        self._now.outcome, self._now.told = outcome, False
+        self._now.began = self._now.said = time.monotonic()
+        self._now.end = self._now.began + outcome.stage.deadline
         if not self._watched():
             self.say("[%d/%d] %s (about %s)" % (
                 number, len(self.stages), outcome.stage.name, about(self.estimate(outcome.stage))))
@@ -358,6 +397,7 @@ class Run:
 
     def _finished(self, number, outcome, text):
         stage = outcome.stage
+        self._moving.pop(stage.name, None)
         head = "[%d/%d] %s: " % (number, len(self.stages), stage.name)
         if outcome.state == PASSED:
             self._remember(stage, outcome.seconds)
@@ -379,25 +419,36 @@ class Run:
         return not ended
 
     def _progress(self):
-        now, taken = time.monotonic(), time.monotonic() - self._began
+        now, taken = time.monotonic(), time.monotonic() - self._now.began
         watched = self._watched()
-        if now - self._said < (0.5 if watched else self.interval):
+        if now - self._now.said < (0.5 if watched else self.interval):
             return
-        self._said = now
+        self._now.said = now
         text = "%s: %s of about %s: %s" % (
-            self.outcome.stage.name, clock(taken), clock(self.estimate(self.outcome.stage)), last_line(self._log.name))
+            self._now.outcome.stage.name, clock(taken), clock(self.estimate(self._now.outcome.stage)), last_line(self._now.log.name))
         if watched:
-            columns = shutil.get_terminal_size().columns - 3
-            text = "[%d/%d] %s" % (self.outcomes.index(self.outcome) + 1, len(self.outcomes), text)
-            self._put("\r\x1b[K%s %s" % ("|/-\\"[int(taken * 2) % 4], text[:columns]))
+            self._moving[self._now.outcome.stage.name] = "[%d/%d] %s" % (
+                self.outcomes.index(self._now.outcome) + 1, len(self.outcomes), text)
+            if not self._now.outcome.stage.beside:
+                self._move()
         else:
             self.say("      " + text[:160])
 
+    def _move(self):
+        """The moving line: what runs, side by side."""
+        with self._lock:
+            parts = list(self._moving.values())
+            columns = shutil.get_terminal_size().columns - 3
+            each = columns // max(1, len(parts)) - 3
+            text = " | ".join(part if len(parts) == 1 else part[:each] for part in parts)
+            self._put("\r\x1b[K%s %s" % ("|/-\\"[int(time.monotonic() * 2) % 4], text[:columns]))
+
     def _line(self, text):
         """A lasting line, in the place of the moving one."""
-        if self._watched():
-            self._put("\r\x1b[K")
-        self.say(text)
+        with self._lock:
+            if self._watched():
+                self._put("\r\x1b[K")
+            self.say(text)
 
     def _put(self, text):
         try:
@@ -423,8 +474,9 @@ class Run:
             return {}
 
     def _remember(self, stage, seconds):
-        self.times = dict(self._read_times(), **{"%s/%s" % (self.command, stage.name): round(seconds, 1)})
-        temporary = "%s.%d" % (self.times_path, os.getpid())
-        with open(temporary, "w", encoding="utf-8") as times:
-            json.dump(self.times, times, indent=1, sort_keys=True)
-        os.replace(temporary, self.times_path)
+        with self._lock:
+            self.times = dict(self._read_times(), **{"%s/%s" % (self.command, stage.name): round(seconds, 1)})
+            temporary = "%s.%d" % (self.times_path, os.getpid())
+            with open(temporary, "w", encoding="utf-8") as times:
+                json.dump(self.times, times, indent=1, sort_keys=True)
+            os.replace(temporary, self.times_path)

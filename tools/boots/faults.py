@@ -274,7 +274,7 @@ def install_killer(host, at, how):
                    timeout=60)
 
 
-def interrupted(host, name, wanted, at, how, line):
+def interrupted(host, name, wanted, at, how, line=None):
     """Run a module that ends right before its ``at``-th change; what that was, or None when there are fewer.
 
     After a power cut the host boots, with its old command line ``line``, or with all of the new one where it was in place.

@@ -173,6 +173,59 @@ def test_a_reader_that_goes_away_ends_the_run_with_its_cleanup(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
+# -- beside the others
+
+def until(path):
+    return "until [ -e %s ]; do sleep 0.02; done" % path
+
+
+def test_a_stage_beside_the_next_ones_is_waited_for_by_its_cleanup(tmp_path):
+    run = make(tmp_path, Stage("lab", shell("%s; sleep 0.3; touch lab" % until("next")), 100, 9, beside=True),
+               Stage("next", shell("[ ! -e lab ] && touch next"), 60, 9),
+               Stage("lab down", shell("[ -e lab ] && touch down"), 5, 9, undoes="lab"),
+               Stage("after", shell("[ -e down ]"), 7, 9))
+    assert run.estimate_together() == 112
+    assert run.run() == 0
+    assert states(run) == [stages.PASSED] * 4
+    assert run.seconds < sum(outcome.seconds for outcome in run.outcomes)
+
+
+def test_a_stage_beside_the_others_without_a_cleanup_is_waited_for_at_the_end(tmp_path):
+    run = make(tmp_path, Stage("lab", shell("%s; sleep 0.3; touch lab" % until("next")), 100, 9, beside=True),
+               Stage("next", shell("touch next"), 60, 9))
+    run.announce()
+    assert "100 s" not in said(run) and "lab      2 min  beside the next ones" in said(run)
+    assert run.run() == 0
+    assert (tmp_path / "lab").exists()
+
+
+@pytest.mark.parametrize("how", ["status", "count"])
+def test_what_fails_beside_the_others_fails_the_command(tmp_path, how):
+    def count(text, passed):
+        raise ValueError("no number in %r" % text)
+
+    lab = Stage("lab", shell("exit %d" % (how == "status")), 1, 9, beside=True, required=False, count=count if how == "count" else None)
+    run = make(tmp_path, lab, Stage("next", shell("touch next"), 1, 9), Stage("lab down", shell("touch down"), 1, 9, undoes="lab"))
+    assert run.run() == 1
+    assert states(run) == [stages.FAILED, stages.PASSED, stages.PASSED]
+    assert ("ended with status 1" if how == "status" else "ValueError: no number in") in run.outcomes[0].reason
+
+
+def test_interrupt_ends_what_runs_beside_the_others_too(tmp_path):
+    program = PROGRAM.replace("1, 90)", "1, 90, beside=True)").replace('["touch", "never"]', '["sleep", "60"]')
+    with subprocess.Popen([sys.executable, "-c", program, os.path.realpath(TOOLS), str(tmp_path)],
+                          stdout=subprocess.PIPE, encoding="utf-8") as process:
+        wait_for(tmp_path / "pid")
+        process.send_signal(signal.SIGINT)
+        out = process.communicate(timeout=20)[0]
+    assert process.returncode == 130
+    assert (tmp_path / "cleaned").exists()
+    assert stages.started_at(int((tmp_path / "pid").read_text())) is None
+    assert out.count("interrupted after") == 2
+
+
+# -- again
+
 def test_it_can_be_run_again_with_fresh_logs_and_remembers_the_times(tmp_path):
     table = [Stage("one", shell("echo run >> runs"), 500, 9)]
     assert make(tmp_path, *table).run() == 0
