@@ -17,9 +17,10 @@ from ansible_collections.vfio.host.plugins.module_utils import _assignment_state
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import initramfs_tools as tools
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import script
 from ansible_collections.vfio.host.plugins.module_utils._host import Host
+from ansible_collections.vfio.host.tests.unit import shell_script
 from ansible_collections.vfio.host.tests.unit.boot.functions import AUDIO, GPU, SERIAL, add_function, bind, config_space
+from ansible_collections.vfio.host.tests.unit.shell_script import SHELLS
 
-SHELLS = [argv for argv in (["dash"], ["busybox", "sh"], ["bash", "--posix"]) if shutil.which(argv[0])]
 ADDRESS = GPU["address"]
 DAMAGED = "0000:01:00.0 left to the host: its line in %s is damaged"
 
@@ -66,26 +67,8 @@ class Machine(Host):
 
     def boot(self, shell=None, change=None):
         """Run the script; returns what it said to the kernel log, without the prefix."""
-        text = script.TEXT
-        for folder in ("/sys/bus", "/sys/module", "/proc/cmdline", "/dev/kmsg", "/etc/vfio-host"):
-            text = text.replace(folder, self.root + folder)
-        text = text.replace(">%s/dev/kmsg" % self.root, ">>%s/dev/kmsg" % self.root)
-        text = text.replace("bounded modprobe", "bounded " + self.path("/bin/modprobe"))  # busybox prefers its own
-        write = '{ echo "$1" >"$2"; } 2>/dev/null\n'
-        assert write in text
-        text = text.replace(write, write.rstrip() + ' && kernel "$1" "$2"\n')
-        self.write("/script", change(text) if change else text)
-        environment = dict(os.environ, PATH=self.path("/bin") + ":" + os.environ["PATH"])
-        with open(self.path("/output"), "w+", encoding="utf-8") as output:  # a pipe would wait for what is stuck
-            done = subprocess.run(
-                (shell or SHELLS[0]) + [self.path("/script")],
-                env=environment, timeout=60, stdout=output, stderr=output, check=False,
-            )
-            output.seek(0)
-            assert (done.returncode, output.read()) == (0, "")
-        lines = self.read("/dev/kmsg").splitlines()
-        assert all(line.startswith("vfio-host: ") for line in lines)
-        return [line[len("vfio-host: "):] for line in lines]
+        text = change(script.TEXT) if change else script.TEXT
+        return shell_script.run(self, text, (), shell)
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ import subprocess
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._host import Host
 from ansible_collections.vfio.host.plugins.module_utils._mdev import persistence, wanted
+from ansible_collections.vfio.host.tests.unit import shell_script
 from ansible_collections.vfio.host.tests.unit.boot.functions import SERIAL, add_function, link
+from ansible_collections.vfio.host.tests.unit.shell_script import SHELLS
 
-SHELLS = [argv for argv in (["dash"], ["busybox", "sh"], ["bash", "--posix"]) if shutil.which(argv[0])]
 GPU = {"address": "0000:03:00.0", "vendor": "8086", "device": "5912", "subsystem_vendor": "8086", "subsystem_device": "0000"}
 HERE = "/sys/bus/pci/devices/" + GPU["address"]
 TYPE = "i915-GVTg_V5_4"
@@ -69,23 +70,7 @@ class Machine(Host):
 
     def run_script(self, shell=None, parent=GPU["address"], rc=0):
         """Run it; returns what it said to the kernel log, without the prefix."""
-        text = persistence.SCRIPT_TEXT
-        for folder in ("/sys/bus", "/proc/cmdline", "/dev/kmsg", "/etc/vfio-host"):
-            text = text.replace(folder, self.root + folder)
-        text = text.replace(">%s/dev/kmsg" % self.root, ">>%s/dev/kmsg" % self.root)
-        assert "\npatience=300\n" in text
-        text = text.replace("\npatience=300\n", "\npatience=1\n")
-        write = '{ echo "$1" >"$2"; } 2>/dev/null\n'
-        assert write in text
-        text = text.replace(write, write.rstrip() + ' && %s "$1" "$2"\n' % self.path("/bin/kernel"))
-        self.write("/script", text)
-        self.write("/dev/kmsg", "")
-        done = subprocess.run((shell or SHELLS[0]) + [self.path("/script"), parent], timeout=120, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, check=False)
-        assert (done.stdout, done.returncode) == (b"", rc), self.read("/dev/kmsg")
-        lines = self.read("/dev/kmsg").splitlines()
-        assert all(line.startswith("vfio-host: ") for line in lines)
-        return [line[len("vfio-host: "):] for line in lines]
+        return shell_script.run(self, persistence.SCRIPT_TEXT, [parent], shell, patience=300, rc=rc)
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ import subprocess
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._host import Host
 from ansible_collections.vfio.host.plugins.module_utils._sriov import persistence, wanted
+from ansible_collections.vfio.host.tests.unit import shell_script
 from ansible_collections.vfio.host.tests.unit.boot.functions import SERIAL, add_function, bind, link
+from ansible_collections.vfio.host.tests.unit.shell_script import SHELLS
 
-SHELLS = [argv for argv in (["dash"], ["busybox", "sh"], ["bash", "--posix"]) if shutil.which(argv[0])]
 PF = {"address": "0000:03:00.0", "vendor": "8086", "device": "1572", "subsystem_vendor": "8086",
       "subsystem_device": "0000"}
 MAC = "52:54:00:00:00:01"
@@ -95,27 +96,7 @@ class Machine(Host):
 
     def run_script(self, shell=None, address=PF["address"], rc=0):
         """Run it; returns what it said to the kernel log, without the prefix."""
-        text = persistence.SCRIPT_TEXT
-        for folder in ("/sys/bus", "/sys/module", "/proc/cmdline", "/dev/kmsg", "/etc/vfio-host"):
-            text = text.replace(folder, self.root + folder)
-        text = text.replace(">%s/dev/kmsg" % self.root, ">>%s/dev/kmsg" % self.root)
-        text = text.replace("bounded modprobe", "bounded " + self.path("/bin/modprobe"))  # busybox prefers its own
-        text = text.replace("ip link set", self.path("/bin/ip") + " link set")
-        assert "\npatience=150\n" in text
-        text = text.replace("\npatience=150\n", "\npatience=1\n")
-        write = '{ echo "$1" >"$2"; } 2>/dev/null\n'
-        assert write in text
-        text = text.replace(write, write.rstrip() + ' && %s "$1" "$2"\n' % self.path("/bin/kernel"))
-        self.write("/script", text)
-        self.write("/dev/kmsg", "")
-        with open(self.path("/output"), "w+", encoding="utf-8") as output:
-            done = subprocess.run((shell or SHELLS[0]) + [self.path("/script"), address], timeout=60, stdout=output,
-                                  stderr=output, check=False)
-            output.seek(0)
-            assert (output.read(), done.returncode) == ("", rc), self.read("/dev/kmsg")
-        lines = self.read("/dev/kmsg").splitlines()
-        assert all(line.startswith("vfio-host: ") for line in lines)
-        return [line[len("vfio-host: "):] for line in lines]
+        return shell_script.run(self, persistence.SCRIPT_TEXT, [address], shell, patience=150, rc=rc)
 
 
 @pytest.fixture
