@@ -267,11 +267,10 @@ MOVES = (
 def install_killer(host, at, how):
     with open(os.path.join(HERE, "interrupt.py"), encoding="utf-8") as handle:
         text = handle.read()
-    host.run("mkdir -p %s && rm -f %s/said && echo %d > %s/at && echo %s > %s/how && sync" % (KILLER, KILLER, at, KILLER, how, KILLER))
-    subprocess.run(host.ssh() + ["cat > %s/sitecustomize.py" % KILLER], input=text, text=True, check=True, timeout=60)
-    wrapper = '#!/bin/sh\nPYTHONPATH=%s exec /usr/bin/python3 "$@"\n' % KILLER
-    subprocess.run(host.ssh() + ["cat > %s/python && chmod 755 %s/python && sync" % (KILLER, KILLER)], input=wrapper, text=True, check=True,
-                   timeout=60)
+    host.run("mkdir -p %s && cd %s && rm -f said && echo %d > at && echo %s > how && cat > sitecustomize.py" % (KILLER, KILLER, at, how),
+             given=text)
+    host.run("cd %s && cat > python && chmod 755 python && sync" % KILLER,
+             given='#!/bin/sh\nPYTHONPATH=%s exec /usr/bin/python3 "$@"\n' % KILLER)
 
 
 def interrupted(host, name, wanted, at, how, line=None):

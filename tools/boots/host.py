@@ -105,13 +105,16 @@ class TestHost:
 
     # -- what runs on it -------------------------------------------------------------------
 
-    def run(self, command, timeout=300, check=True):
-        """Standard output of a command line on the host."""
-        done = subprocess.run(self.ssh() + [command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-                              timeout=timeout, text=True, check=False)
+    def run(self, command, timeout=300, check=True, given=None):
+        """Standard output of a command line on the host; ``given`` (str or bytes) is its standard input."""
+        if isinstance(given, str):
+            given = given.encode("utf-8")
+        done = subprocess.run(self.ssh() + [command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, check=False,
+                              **({"stdin": subprocess.DEVNULL} if given is None else {"input": given}))
+        output, errors = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
         if check and done.returncode:
-            raise Failed("%r ended with %d: %s" % (command, done.returncode, (done.stderr or done.stdout)[-1500:]))
-        return done.stdout
+            raise Failed("%r ended with %d: %s" % (command, done.returncode, (errors or output)[-1500:]))
+        return output
 
     def module(self, name, arguments, check_mode=False, fail=False, interpreter=None):
         """The result of one module of the collection as a dict. ``fail``: it has to refuse, and its result says why."""
