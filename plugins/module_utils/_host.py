@@ -17,6 +17,8 @@ import contextlib
 import errno
 import fcntl
 import os
+import posixpath
+import re
 import shutil
 import signal
 import stat
@@ -39,6 +41,12 @@ READ_LIMIT = 4 * 1024 * 1024
 COMMAND_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 MAX_LINKS = 40
+
+LEFTOVER = re.compile(r"^\.vfio-host-[a-z0-9_]{8}$")
+"""Name of the temporary file of a write that was killed (tempfile's eight letters)."""
+
+KERNELS = ("/sys/", "/proc/", "/dev/", "/run/")
+"""Where no file of ours outlives a boot."""
 
 VFIO_GROUP_GET_STATUS = 0x3B67
 VFIO_GROUP_FLAGS_VIABLE = 1
@@ -83,6 +91,8 @@ class Host:
         self.current = None
         """Path of the read that is under way, or was last."""
         self.accesses = 0
+        self.looked = set()
+        """Folders outside the kernel's filesystems in which a file was looked for."""
         self._child = None
 
     @property
@@ -150,8 +160,13 @@ class Host:
             raise HostError("%s: too many symbolic links" % path)
         return self._prefix + resolved
 
+    def _look(self, path):
+        if not path.startswith(KERNELS):
+            self.looked.add(path.rpartition("/")[0])
+
     def exists(self, path):
         """Whether something is there; a loop of links is nothing."""
+        self._look(path)
         try:
             return os.path.lexists(self.path(path))
         except HostError:
@@ -180,6 +195,7 @@ class Host:
 
     def stat(self, path):
         """``os.stat_result`` of what ``path`` leads to, or None."""
+        self._look(path)
         try:
             return os.stat(self.path(path))
         except (OSError, HostError):
@@ -192,6 +208,7 @@ class Host:
 
         Opened without blocking, and only regular files are read: a FIFO cannot hold us up.
         """
+        self._look(path)
         try:
             fd = os.open(self.path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, HostError):
@@ -300,6 +317,7 @@ class Host:
 
     def remove(self, path):
         """Remove a file (a link itself is removed, not its target). True if there was one."""
+        self._look(path)
         head, tail = os.path.split(path.rstrip("/"))
         outside = os.path.join(self.path(head), tail)
         if not os.path.lexists(outside):
@@ -310,6 +328,8 @@ class Host:
 
     def copy(self, source, target, mode=0o600):
         """Copy a large file. Atomic like :meth:`write`, and ``target`` may be on another filesystem."""
+        for path in self.leftovers([posixpath.dirname(target)]):
+            self.remove(path)
         outside = self.path(target)
         folder = os.path.dirname(outside)
         os.makedirs(folder, mode=0o755, exist_ok=True)
@@ -327,6 +347,13 @@ class Host:
                 os.unlink(temporary)
             raise
         self._sync_folder(folder)
+
+    def leftovers(self, folders=None):
+        """Paths of the temporary files of writes that were killed, in these folders or in all that were looked into."""
+        found = []
+        for folder in sorted(self.looked if folders is None else set(folders)):
+            found += [posixpath.join(folder, name) for name in self.listdir(folder) if LEFTOVER.match(name)]
+        return found
 
     def replace(self, source, target, mode=None):
         """Put a finished file in the place of another one in the same folder; a power cut leaves either whole."""

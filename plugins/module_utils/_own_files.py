@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 
@@ -55,6 +56,29 @@ def diff(before, after):
     """Ansible's form for ``{path: text | None}`` twice, only what differs."""
     return [{"before_header": path, "after_header": path, "before": before.get(path) or "", "after": after[path] or ""}
             for path in sorted(after) if before.get(path) != after[path]]
+
+
+def tidied(run):
+    """For the ``run(host, params, check_mode, ...)`` of a module: what killed writes left beside its files goes.
+
+    That is a change like any other.
+    """
+    @functools.wraps(run)
+    def wrapped(host, params, check_mode=False, *more, **named):
+        result = run(host, params, check_mode, *more, **named)
+        left = host.leftovers()
+        if left:
+            result["changed"] = True
+            result["diff"] = list(result["diff"]) + [
+                {"before_header": path, "after_header": path, "before": "what a killed run left half written\n", "after": ""}
+                for path in left]
+        for path in [] if check_mode else left:
+            host.remove(path)
+            folder = path.rpartition("/")[0]
+            if OWN_FOLDER.search(folder):
+                host.remove_empty_folder(folder)
+        return result
+    return wrapped
 
 
 # -- records -----------------------------------------------------------------------------------------

@@ -5,11 +5,21 @@
 
 from __future__ import annotations
 
+import os
+
 from ansible_collections.vfio.host.plugins.module_utils._host import Host
 
 
 class Killed(BaseException):
     """The run ended here, without a chance to say or do anything."""
+
+
+def half_written(host, path):
+    """What a write of ``path`` leaves that is killed before its file takes the place of the old one."""
+    folder = os.path.dirname(host.path(path))
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, ".vfio-host-h4lf_0ne"), "w", encoding="utf-8") as file:
+        file.write("hal")
 
 
 class KillableHost(Host):
@@ -19,13 +29,15 @@ class KillableHost(Host):
         super().__init__(root, commands=commands)
         self.kill_at, self.changes, self.refuse = None, 0, {}
 
-    def _change(self):
+    def _change(self, written=None):
         self.changes += 1
         if self.kill_at == self.changes:
+            if written:
+                half_written(self, written)
             raise Killed()
 
     def write(self, path, data, mode=0o644):
-        self._change()
+        self._change(path)
         if path in self.refuse:
             raise OSError(28, "No space left on device", path)
         super().write(path, data, mode)

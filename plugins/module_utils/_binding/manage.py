@@ -24,6 +24,7 @@ STUCK = ("a write about it did not end in this boot: it is not touched before a 
          "then needs the power button")
 
 
+@files.tidied
 def run(host, params, check_mode, read_machine=None):
     """The wanted state: the list for the boot written, functions bound now or at the next boot.
 

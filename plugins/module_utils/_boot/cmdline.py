@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.vfio.host.plugins.module_utils import _own_files
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted, edits, record, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import FALLBACK_ID, OFF, default_of
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
@@ -119,6 +120,7 @@ def _chosen(host, name, known, absent):
 # -- the run -------------------------------------------------------------------------------
 
 
+@_own_files.tidied
 def run(host, params, check_mode):
     """Bring the command line of the next boot to what ``params`` asks.
 

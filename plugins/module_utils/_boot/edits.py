@@ -10,10 +10,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
-
-LEFTOVER = re.compile(r"^\.vfio-host-[a-z0-9_]{8}$")
-"""Name of the temporary file of a write that was killed (``Host.write``)."""
 
 MARGIN = 1 << 16
 """Bytes that stay free: folders and journals need some too."""
@@ -50,13 +46,17 @@ def write(host, edits):
 
 
 def room(host, path):
-    """``(folder, device, read-only, bytes free)`` of the filesystem that a path is or would be on."""
+    """``(folder, device, read-only, bytes free)`` of the filesystem that a path is or would be on.
+
+    What a killed write left beside it counts as free: it goes before anything else is written there.
+    """
     folder = posixpath.dirname(host.real(path))
     while folder != "/" and not host.isdir(folder):
         folder = posixpath.dirname(folder)
     status = os.statvfs(host.path(folder))
     device = os.stat(host.path(folder)).st_dev
-    return folder, device, bool(status.f_flag & os.ST_RDONLY), status.f_bavail * status.f_frsize
+    left = sum(os.path.getsize(host.path(name)) for name in host.leftovers([folder]))
+    return folder, device, bool(status.f_flag & os.ST_RDONLY), status.f_bavail * status.f_frsize + left
 
 
 def room_for_copy(host, copy, size):
@@ -85,10 +85,8 @@ def obstacles(host, sizes):
 
 def clean(host, paths):
     """Remove what a killed write left beside these files."""
-    for folder in sorted({posixpath.dirname(host.real(path)) for path in paths}):
-        for name in host.listdir(folder):
-            if LEFTOVER.match(name):
-                host.remove(posixpath.join(folder, name))
+    for path in host.leftovers({posixpath.dirname(host.real(path)) for path in paths}):
+        host.remove(path)
 
 
 def diff(edits):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 
+from ansible_collections.vfio.host.plugins.module_utils import _own_files
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
@@ -32,6 +33,7 @@ def read(host):
     return text, record
 
 
+@_own_files.tidied
 def run(host, params, check_mode):
     """Remember what the next reboot is for, or forget it.
 

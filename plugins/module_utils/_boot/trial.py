@@ -17,6 +17,7 @@ import hashlib
 import json
 import posixpath
 
+from ansible_collections.vfio.host.plugins.module_utils import _own_files
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._binding import record as binding_record
 from ansible_collections.vfio.host.plugins.module_utils._binding.identity import driver_of
@@ -629,6 +630,7 @@ def _stop_timer(host):
 # -- the module ----------------------------------------------------------------------------
 
 
+@_own_files.tidied
 def run(host, params, check_mode):
     """Stage, confirm or take back a trial boot.
 

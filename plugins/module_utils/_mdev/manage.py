@@ -29,6 +29,7 @@ FOREIGN = ("/etc/systemd/system", ("current_vgpu_type", "mdev_supported_types"))
 """Where others make the same at each boot, and the words that tell."""
 
 
+@files.tidied
 def run(host, params, check_mode, read_machine):
     """Bring mediated devices and vGPU types to what ``params`` asks; the module's result.
 

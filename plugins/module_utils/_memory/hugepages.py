@@ -282,6 +282,7 @@ def _size(folder):
 # -- doing it ---------------------------------------------------------------------------------------
 
 
+@files.tidied
 def run(host, params, check_mode):
     """Bring the pools to what ``params`` asks; the module's result.
 

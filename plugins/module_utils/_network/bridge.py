@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 
+from ansible_collections.vfio.host.plugins.module_utils import _own_files
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.plugins.module_utils._network import facts as machine
 from ansible_collections.vfio.host.plugins.module_utils._network import guards, links, model, transaction
@@ -18,6 +19,7 @@ from ansible_collections.vfio.host.plugins.module_utils._network.backends import
 BACKENDS = {backend.NAME: backend for backend in (networkd,)}
 
 
+@_own_files.tidied
 def run(host, params, check_mode=False, clock=time):
     """The module's result as a dict. Raises ValueError for bad options, HostError for all else."""
     state = params.get("state") or "present"

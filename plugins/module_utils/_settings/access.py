@@ -249,6 +249,7 @@ def _notes(host, group, memlock):
 # -- doing it --------------------------------------------------------------------------------------------
 
 
+@files.tidied
 def run(host, params, check_mode):
     """Bring nodes, rules and limits to what ``params`` asks; the module's result.
 

@@ -324,6 +324,7 @@ def _records(wanted, steps, record, unfinished):
 # -- doing it --------------------------------------------------------------------------------------------
 
 
+@files.tidied
 def run(host, params, check_mode):
     """Bring the settings to what ``params`` asks; the module's result.
 

@@ -12,6 +12,7 @@ functions that are there. So nothing is done while somebody has one of these.
 
 from __future__ import annotations
 
+from ansible_collections.vfio.host.plugins.module_utils import _own_files
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import sort_key
 from ansible_collections.vfio.host.plugins.module_utils._sriov import prediction, wanted as asking
 from ansible_collections.vfio.host.plugins.module_utils._sriov.plan import Plan
@@ -24,6 +25,7 @@ FOREIGN = (
 """Where others set the same at each boot, and the word that tells."""
 
 
+@_own_files.tidied
 def run(host, params, check_mode, read_machine):
     """Bring the virtual functions to what ``params`` asks; the module's result.
 

@@ -9,6 +9,7 @@ import os
 
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, HostTimeout, Result
 from ansible_collections.vfio.host.tests.unit.boot import functions
+from ansible_collections.vfio.host.tests.unit.killable import Killed, half_written
 
 DEVICES = "/sys/bus/pci/devices/"
 DRIVERS = "/sys/bus/pci/drivers/"
@@ -17,10 +18,6 @@ GPU, AUDIO = functions.GPU, functions.AUDIO
 NATIVE = {GPU["address"]: "bochs-drm", AUDIO["address"]: "snd_hda_intel", NIC["address"]: "e1000e"}
 GROUPS = {GPU["address"]: "7", AUDIO["address"]: "7", NIC["address"]: "8"}
 CLASSES = {GPU["address"]: "030000", AUDIO["address"]: "040300", NIC["address"]: "020000"}
-
-
-class Killed(BaseException):
-    """The run ended here, without a chance to say or do anything."""
 
 
 class Kernel(Host):
@@ -72,14 +69,16 @@ class Kernel(Host):
 
     # -- changes, any of which may be the last thing that happens ----------------------------
 
-    def _change(self):
+    def _change(self, written=None):
         self.changes += 1
         if self.kill_at == self.changes:
+            if written:
+                half_written(self, written)
             raise Killed()
 
     def write(self, path, data, mode=0o644):
         if path.startswith(("/etc/", "/var/")):
-            self._change()
+            self._change(path)
         super().write(path, data, mode)
 
     def remove(self, path):

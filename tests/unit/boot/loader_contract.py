@@ -21,13 +21,10 @@ import os
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, loader, record, tokens
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+from ansible_collections.vfio.host.tests.unit.killable import Killed, half_written
 
 WANTED = ("vfio_contract=1", "iommu.contract=a,b")
 OTHER = ("iommu.contract=a,b", "vfio_later=2")
-
-
-class Killed(BaseException):
-    """Nothing catches it: what a SIGKILL leaves."""
 
 
 def tree(host, ignore=()):
@@ -190,6 +187,10 @@ def a_killed_run_is_finished_by_the_next(make, name, ignore=(), **more):
     _each_death(make, ignore, lambda host: None, go, finished)
 
 
+def a_killed_run_can_be_taken_back(make, name, ignore=(), **more):
+    _each_death(make, ignore, lambda host: None, go, lambda host: go(host, state="absent"))
+
+
 def a_killed_change_of_mind_is_finished_by_the_next(make, name, ignore=(), **more):
     """Killed while one list takes the place of another: nothing of the first may stay behind."""
     def finished(host):
@@ -240,6 +241,8 @@ def kill_after(host, point):
             found = real(*args, **kwargs)
             count[0] += 1
             if count[0] == point + 1:
+                if real.__name__ == "write" and "/stand-in/" not in host.real(args[0]):  # that is its tool
+                    half_written(host, args[0])
                 raise Killed()
             return found
 
@@ -264,6 +267,7 @@ PROMISES = (
     a_failing_generator_puts_everything_back,
     what_fails_after_generating_is_taken_back_too,
     a_killed_run_is_finished_by_the_next,
+    a_killed_run_can_be_taken_back,
     a_killed_change_of_mind_is_finished_by_the_next,
     a_killed_way_back_is_finished_by_the_next,
 )

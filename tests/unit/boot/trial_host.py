@@ -16,6 +16,7 @@ from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import m
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, Result
 from ansible_collections.vfio.host.tests.unit.boot import functions
 from ansible_collections.vfio.host.tests.unit.boot.cpio import archive
+from ansible_collections.vfio.host.tests.unit.killable import Killed, half_written
 
 KERNEL = "6.1.0-50-amd64"
 IMAGE = "/boot/initrd.img-" + KERNEL
@@ -128,10 +129,6 @@ class FakeGenerator:
         return "built"
 
 
-class Killed(BaseException):
-    """SIGKILL: nothing handles it."""
-
-
 class TrialHost(Host):
     """``fuse``: after so many changes the process is killed."""
 
@@ -156,16 +153,18 @@ class TrialHost(Host):
 
     # -- being killed
 
-    def _changed(self):
+    def _changed(self, written=None):
         if self.fuse is not None:
             self.fuse -= 1
             if self.fuse <= 0:
                 self.fuse = None
+                if written:
+                    half_written(self, written)
                 raise Killed()
 
     def write(self, path, data, mode=0o644):
         super().write(path, data, mode)
-        self._changed()
+        self._changed(path)
 
     def replace(self, source, target, mode=None):
         super().replace(source, target, mode)

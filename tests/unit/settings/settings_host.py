@@ -12,6 +12,7 @@ import stat
 
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, HostTimeout, Result
 from ansible_collections.vfio.host.tests.unit.boot import functions
+from ansible_collections.vfio.host.tests.unit.killable import Killed, half_written
 
 DEVICES = "/sys/bus/pci/devices/"
 GPU, AUDIO = functions.GPU, functions.AUDIO
@@ -22,10 +23,6 @@ GROUPS = "root:x:0:\nkvm:x:106:alice,carol\nvfio:x:990:\nusers:x:100:\nstaff:x:1
 PASSWD = ("root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\nbob:x:1002:106::/home/bob:/bin/sh\n"
           "dave:x:1003:1003::/home/dave:/bin/sh\n")
 PAM = "session required pam_limits.so\n"
-
-
-class Killed(BaseException):
-    """The run ended here, without a chance to say or do anything."""
 
 
 class Owned:
@@ -73,14 +70,16 @@ class SettingsHost(Host):
 
     # -- changes, any of which may be the last thing that happens --------------------------------------
 
-    def _change(self):
+    def _change(self, written=None):
         self.changes += 1
         if self.kill_at == self.changes:
+            if written:
+                half_written(self, written)
             raise Killed()
 
     def write(self, path, data, mode=0o644):
         if path.startswith(("/etc/udev/", "/etc/security/", "/etc/systemd/", "/var/")):
-            self._change()
+            self._change(path)
             if path in self.broken:
                 raise OSError(28, "No space left on device", path)
             self.modes = dict(getattr(self, "modes", {}), **{path: mode})

@@ -39,6 +39,7 @@ import json
 import os
 import posixpath
 
+from ansible_collections.vfio.host.plugins.module_utils import _own_files
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, edits, pe
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
@@ -426,6 +427,7 @@ class _Images:
         self.host.remove_empty_folder(asked.STATE_FOLDER)
 
 
+@_own_files.tidied
 def run(host, params, check_mode, loader=None):
     """Bring our files and every image to what is asked.
 
