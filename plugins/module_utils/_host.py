@@ -42,8 +42,11 @@ COMMAND_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 MAX_LINKS = 40
 
-LEFTOVER = re.compile(r"^\.vfio-host-[a-z0-9_]{8}$")
+TEMPORARY = re.compile(r"^\.vfio-host-[a-z0-9_]{8}$")
 """Name of the temporary file of a write that was killed (tempfile's eight letters)."""
+
+NEW = ".vfio-host-new-"
+"""How the name of what is built beside the file that it replaces begins."""
 
 KERNELS = ("/sys/", "/proc/", "/dev/", "/run/")
 """Where no file of ours outlives a boot."""
@@ -328,7 +331,7 @@ class Host:
 
     def copy(self, source, target, mode=0o600):
         """Copy a large file. Atomic like :meth:`write`, and ``target`` may be on another filesystem."""
-        for path in self.leftovers([posixpath.dirname(target)]):
+        for path in self.leftovers([posixpath.dirname(target)], built=False):
             self.remove(path)
         outside = self.path(target)
         folder = os.path.dirname(outside)
@@ -348,11 +351,12 @@ class Host:
             raise
         self._sync_folder(folder)
 
-    def leftovers(self, folders=None):
-        """Paths of the temporary files of writes that were killed, in these folders or in all that were looked into."""
+    def leftovers(self, folders=None, built=True):
+        """Paths of what killed runs left half written (or half built), in these folders or in all that were looked into."""
         found = []
         for folder in sorted(self.looked if folders is None else set(folders)):
-            found += [posixpath.join(folder, name) for name in self.listdir(folder) if LEFTOVER.match(name)]
+            found += [posixpath.join(folder, name) for name in self.listdir(folder)
+                      if TEMPORARY.match(name) or built and name.startswith(NEW)]
         return found
 
     def replace(self, source, target, mode=None):

@@ -67,15 +67,17 @@ def tidied(run):
     def wrapped(host, params, check_mode=False, *more, **named):
         result = run(host, params, check_mode, *more, **named)
         left = host.leftovers()
-        if left:
+        empty = sorted(folder for folder in host.looked if folder.endswith("vfio-host") and host.isdir(folder)
+                       and set(host.listdir(folder)) <= {path.rpartition("/")[2] for path in left})
+        if left or empty:
             result["changed"] = True
             result["diff"] = list(result["diff"]) + [
-                {"before_header": path, "after_header": path, "before": "what a killed run left half written\n", "after": ""}
-                for path in left]
-        for path in [] if check_mode else left:
-            host.remove(path)
-            folder = path.rpartition("/")[0]
-            if OWN_FOLDER.search(folder):
+                {"before_header": path, "after_header": path, "before": "left by a run that was killed\n", "after": ""}
+                for path in left + empty]
+        if not check_mode:
+            for path in left:
+                host.remove(path)
+            for folder in empty:
                 host.remove_empty_folder(folder)
         return result
     return wrapped

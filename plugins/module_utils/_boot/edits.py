@@ -55,7 +55,7 @@ def room(host, path):
         folder = posixpath.dirname(folder)
     status = os.statvfs(host.path(folder))
     device = os.stat(host.path(folder)).st_dev
-    left = sum(os.path.getsize(host.path(name)) for name in host.leftovers([folder]))
+    left = sum(os.path.getsize(host.path(name)) for name in host.leftovers([folder], built=False))
     return folder, device, bool(status.f_flag & os.ST_RDONLY), status.f_bavail * status.f_frsize + left
 
 
@@ -85,7 +85,7 @@ def obstacles(host, sizes):
 
 def clean(host, paths):
     """Remove what a killed write left beside these files."""
-    for path in host.leftovers({posixpath.dirname(host.real(path)) for path in paths}):
+    for path in host.leftovers({posixpath.dirname(host.real(path)) for path in paths}, built=False):
         host.remove(path)
 
 

@@ -26,7 +26,7 @@ from ansible_collections.vfio.host.plugins.module_utils._boot import loader as l
 from ansible_collections.vfio.host.plugins.module_utils._boot import record as ownership
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import manage
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs.image import ImageError
-from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+from ansible_collections.vfio.host.plugins.module_utils._host import NEW, HostError
 
 STATE = binding_record.TRIAL
 FOLDER = asked.STATE_FOLDER + "/trial"
@@ -576,7 +576,7 @@ def leftovers(host, loader, record):
 
 
 def _images(host, record):
-    begins = (IMAGE_PREFIX, manage.NEW + IMAGE_PREFIX)
+    begins = (IMAGE_PREFIX, NEW + IMAGE_PREFIX)
     found = [IMAGES + "/" + name for name in host.listdir(IMAGES) if name.startswith(begins)]
     if record is not None and record["image"] and record["image"] not in found:
         found.append(record["image"])

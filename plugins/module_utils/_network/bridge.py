@@ -24,16 +24,47 @@ def run(host, params, check_mode=False, clock=time):
     """The module's result as a dict. Raises ValueError for bad options, HostError for all else."""
     state = params.get("state") or "present"
     asked = model.bridges_from(params.get("bridges"), state)
+    strays = _strays(host, asked if state == "present" else [])
     if state == "absent":
-        return _absent(host, asked, params, check_mode, clock)
-    return _present(host, asked, params, check_mode, clock)
+        result = _absent(host, asked, params, check_mode, clock)
+    else:
+        result = _present(host, asked, params, check_mode, clock)
+    if strays:
+        result["changed"] = True
+        result["diff"].append({"before_header": transaction.RECORD, "after_header": transaction.RECORD,
+                               "before": "".join("%s\n" % port for port in strays), "after": ""})
+        result.setdefault("warnings", []).append(
+            "a run was killed while it changed a bridge of %s: what was remembered of that goes, the links stay as they are"
+            % ", ".join(strays))
+        if not check_mode:
+            transaction.forget(host, strays)
+    return result
+
+
+def _ours(host, backend, seen):
+    """Bridges of ours with their ports; also those whose file went, in a run that was killed, before the port left."""
+    found = backend.owned(seen)
+    for port in transaction.read_record(host):
+        own = found.get((links.read_link(host, port) or {}).get("master"))
+        if own is not None and port not in own["ports"]:
+            own["ports"].append(port)
+    return found
+
+
+def _strays(host, asked):
+    """Ports that the record has and no bridge of ours, wanted ones included."""
+    known = {port for bridge in asked for port in bridge["ports"]}
+    for backend in BACKENDS.values():
+        for own in _ours(host, backend, backend.observe(host)).values():
+            known.update(own["ports"])
+    return sorted(set(transaction.read_record(host)) - known)
 
 
 def _present(host, asked, params, check_mode, clock):
     net = machine.read_network(host)
     backend = _backend(params.get("backend") or "auto", *machine.backend(host, net))
     seen = backend.observe(host)
-    ours = backend.owned(seen)
+    ours = _ours(host, backend, seen)
     result = {"changed": False, "backend": backend.NAME, "bridges": [], "diff": []}
     names = [bridge["name"] for bridge in asked] + [port for bridge in asked for port in bridge["ports"]]
     present = {name: links.read_link(host, name) for name in names}
@@ -69,7 +100,7 @@ def _absent(host, asked, params, check_mode, clock):
     names = [bridge["name"] for bridge in asked]
     backend, ours = None, {}
     for candidate in BACKENDS.values():
-        found = candidate.owned(candidate.observe(host))
+        found = _ours(host, candidate, candidate.observe(host))
         if any(name in found for name in names):
             backend, ours = candidate, found
     if backend is not None:

@@ -33,7 +33,7 @@ def apply(host, backend, changes, wait, clock):
     file that is not there; ports and old_ports are those of our files after and before, and released are the
     ones that leave.
     """
-    record = _read_record(host)
+    record = read_record(host)
     known = {port: dict(was) for port, was in record.items()}
     try:
         for change in changes:
@@ -160,7 +160,7 @@ def _undo(host, backend, changes, record):
         if change["keep"] and not change["existed"]:
             attempt(_delete, host, change["name"])
     added = {change["name"]: [p for p in change["ports"] if p not in change["old_ports"]] for change in changes}
-    was = _read_record(host)
+    was = read_record(host)
     attempt(
         _activate,
         host,
@@ -179,7 +179,13 @@ def _undo(host, backend, changes, record):
     return problems
 
 
-def _read_record(host):
+def forget(host, ports):
+    """Take these out of the record."""
+    _write_record(host, {port: was for port, was in read_record(host).items() if port not in ports})
+
+
+def read_record(host):
+    """``{port: {"up": bool, "mtu": int}}`` as it was before us."""
     try:
         ports = json.loads(host.read(RECORD) or "{}").get("ports", {})
     except (ValueError, AttributeError):

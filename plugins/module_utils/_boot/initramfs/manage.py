@@ -50,7 +50,7 @@ from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import (
     modules,
 )
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs.image import Image, ImageError, read_image
-from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+from ansible_collections.vfio.host.plugins.module_utils._host import NEW, HostError
 
 GENERATORS = {generator.NAME: generator for generator in (initramfs_tools, dracut, mkinitcpio)}
 OTHERS = {"booster": "booster", "tinyramfs": "tinyramfs", "mkinitfs": "mkinitfs", "genkernel": "genkernel"}
@@ -59,8 +59,6 @@ OTHERS = {"booster": "booster", "tinyramfs": "tinyramfs", "mkinitfs": "mkinitfs"
 STATE = asked.STATE_FOLDER + "/initramfs.json"
 ORIGINALS = asked.STATE_FOLDER + "/images"
 """Images as they were before us, to be put back where one built without us holds the same."""
-NEW = ".vfio-host-new-"
-"""Begins the name of an image that is not finished yet."""
 
 SPACE_FACTOR = 1.2
 SPACE_RESERVE = 10 << 20
@@ -126,19 +124,13 @@ def check_room(host, folder, size, reserve=SPACE_RESERVE):
     if read_only(host, folder):
         raise HostError("%s is mounted read-only: mount it for writing (mount -o remount,rw) and run again" % folder)
     needed = int(size * SPACE_FACTOR) + reserve
-    left = sum(
-        host.stat(posixpath.join(folder, name)).st_size for name in _leftovers(host, folder)
-    )  # an earlier run was killed there: it goes before the build
+    left = sum(os.path.getsize(host.path(path)) for path in host.leftovers([folder]))  # they go before the build
     free = free_bytes(host, folder) + left
     if free < needed:
         raise HostError(
             "%s has %d MiB free and %d MiB are needed to build an image beside the old one (%d MiB): "
             "remove kernels that are no longer used" % (folder, free >> 20, -(-needed >> 20), size >> 20)
         )
-
-
-def _leftovers(host, folder):
-    return [name for name in host.listdir(folder) if name.startswith(NEW) and host.stat(posixpath.join(folder, name))]
 
 
 # -- one image -----------------------------------------------------------------------------
@@ -523,8 +515,8 @@ def _apply(host, generator, images, changes, stale, timeout):
         for item in todo:
             if not item["built"]:
                 continue
-            for name in _leftovers(host, posixpath.dirname(item["path"])):
-                host.remove(posixpath.join(posixpath.dirname(item["path"]), name))
+            for path in host.leftovers([posixpath.dirname(item["path"])]):
+                host.remove(path)
             images.keep(item)
             _build(host, generator, images, item, timeout)
             without = getattr(images.loader, "REPLACED_HOOKS", ())
