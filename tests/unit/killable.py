@@ -76,7 +76,7 @@ def killed_before(host, number, whole_commands=False):
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("rename", "unlink", "rmdir", "mkdir", "symlink"):
+        for name in ("rename", "unlink", "rmdir", "mkdir", "symlink", "truncate"):
             patch.setattr(os, name, mortal(getattr(os, name)))
         patch.setattr(host, "commands", mortal(commands))
         try:

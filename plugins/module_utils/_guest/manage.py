@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import time
 
+from ansible_collections.vfio.host.plugins.module_utils import _own_files
 from ansible_collections.vfio.host.plugins.module_utils._guest import preflight, sizing, spec
 from ansible_collections.vfio.host.plugins.module_utils._guest.canonical import (
     canonical,
@@ -25,9 +26,10 @@ from ansible_collections.vfio.host.plugins.module_utils._guest.canonical import 
 )
 from ansible_collections.vfio.host.plugins.module_utils._guest.domain import build
 from ansible_collections.vfio.host.plugins.module_utils._guest.merge import carry_over, merge
-from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+from ansible_collections.vfio.host.plugins.module_utils._host import NEW, HostError
 
 
+@_own_files.tidied
 def run(host, params, check_mode, connect, virt_type="kvm", pause=time.sleep):
     """Bring the guests to what ``params`` says; returns the module's result.
 
@@ -238,14 +240,17 @@ def _create_disk(host, disk):
     path = disk["path"]
     if host.exists(path):
         raise HostError("disk %s appeared meanwhile; run again" % path)
-    host.write(path, b"", mode=0o600)
+    folder, dummy, name = path.rpartition("/")
+    new = "%s/%s%s" % (folder, NEW, name)  # an empty file in its place would pass for the disk, were this killed
+    host.write(new, b"", mode=0o600)
     try:
         if disk["format"] == "raw":
-            os.truncate(host.path(path), disk["size"])
+            os.truncate(host.path(new), disk["size"])
         else:
-            host.run(["qemu-img", "create", "-q", "-f", "qcow2", path, str(disk["size"])])
+            host.run(["qemu-img", "create", "-q", "-f", "qcow2", new, str(disk["size"])])
+        host.replace(new, path)
     except (OSError, HostError) as exc:
-        host.remove(path)
+        host.remove(new)
         raise HostError("disk %s: %s" % (path, exc)) from exc
 
 

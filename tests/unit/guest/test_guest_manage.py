@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.vfio.host.plugins.module_utils._guest.connection import Libvirt
 from ansible_collections.vfio.host.plugins.module_utils._guest.manage import run
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, Result
+from ansible_collections.vfio.host.tests.unit.killable import killed_before
 from fake_libvirt import FakeConnection
 
 
@@ -41,7 +42,11 @@ class Bench:
 
     def command(self, argv, stdin):
         self.commands.append(argv)
-        return Result(argv, 1 if "fail" in argv[5] else 0, "", "no room")
+        if "fail" in argv[5]:
+            return Result(argv, 1, "", "no room")
+        with open(str(self.root) + argv[5], "w", encoding="ascii") as disk:
+            disk.write("QFI")
+        return Result(argv, 0)
 
     def run(self, *guests, check=False, connect=None, **options):
         params = {"guests": list(guests), "host_reserve": "1GiB", "shutdown_timeout": 0, "force_off": False}
@@ -242,7 +247,7 @@ def test_disks_are_made_once_sparse_and_private(bench):
     assert made.st_size == 8 * 2**30
     assert made.st_blocks == 0
     assert made.st_mode & 0o777 == 0o600
-    assert bench.commands == [["qemu-img", "create", "-q", "-f", "qcow2", "/srv/new.qcow2", "1048576"]]
+    assert bench.commands == [["qemu-img", "create", "-q", "-f", "qcow2", "/srv/.vfio-host-new-new.qcow2", "1048576"]]
     assert (bench.root / "srv/there.raw").stat().st_size == 0
     assert bench.run(guest(disks=disks))["changed"] is False
 
@@ -251,6 +256,23 @@ def test_a_disk_that_cannot_be_made_leaves_nothing_behind(bench):
     with pytest.raises(HostError, match="disk /srv/fail.qcow2: .*no room"):
         bench.run(guest(disks=[{"path": "/srv/fail.qcow2", "size": "1MiB"}]))
     assert not (bench.root / "srv/fail.qcow2").exists()
+
+
+def test_a_run_that_is_killed_while_it_makes_a_disk_leaves_none_that_is_empty(tmp_path):
+    disks = [{"path": "/srv/new.raw", "size": "8MiB"}, {"path": "/srv/new.qcow2", "size": "1MiB"}]
+    number, seen = 0, {"changes": 1}
+    while seen["changes"] >= number:
+        number += 1
+        (tmp_path / str(number)).mkdir()
+        bench = Bench(tmp_path / str(number))
+        before = bench.files()
+        with killed_before(Host(bench.root, commands=bench.command), number) as seen:
+            bench.run(guest(disks=disks))
+        bench.run(guest(disks=disks))
+        assert bench.run(guest(disks=disks))["changed"] is False
+        assert (bench.root / "srv/new.raw").stat().st_size == 8 << 20 and (bench.root / "srv/new.qcow2").read_text() == "QFI"
+        assert set(bench.files()) - set(before) == {str(bench.root / "srv/new.raw"), str(bench.root / "srv/new.qcow2")}, number
+    assert number > 4
 
 
 def test_a_disk_that_appeared_meanwhile_is_not_overwritten(bench):
