@@ -176,7 +176,7 @@ def test_all():
         Stage("lab of the whole way down", [lab_playbook("lab_down", "all")], 5, 180, required=False, undoes="lab of the whole way"),
     ] + amd("site", "guests", "second_run", "revert") + [
         stage for image in IMAGES for stage in boots("way", image, 1500)] + [
-        stage for image in FAULTY for stage in boots("faults", image, 5400)] + [
+        stage for image in FAULTY for stage in boots("faults", image, 6600)] + boots("kills", IMAGES[0], 25000) + [
         stage for profile in ("p8h67", "amd") for stage in boots("live", "bookworm-grub", 2400, profile)]
 
 

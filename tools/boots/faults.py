@@ -369,4 +369,5 @@ def interruption(title, how, text, module):
 
 FAULTS = (
     panic, root_disk, network, unconfirmed, power_cut_in_trial, boot_full, boot_read_only, kernel_between, moved,
-) + tuple(interruption(*way_to_end, module) for way_to_end in INTERRUPTIONS for module in INTERRUPTED)
+)
+KILLS = tuple(interruption(*way_to_end, module) for way_to_end in INTERRUPTIONS for module in INTERRUPTED)

@@ -7,6 +7,7 @@
     python tools/boots/run.py way --image trixie-systemd-boot       on another image of the role lab
     python tools/boots/run.py live                                  drivers changed while the host runs
     python tools/boots/run.py faults --image trixie-uki --only panic
+    python tools/boots/run.py kills                                 SIGKILL and power cuts at each change: hours
     python tools/boots/run.py way --keep                            leave the host running after a failure
 """
 
@@ -32,7 +33,7 @@ from host import Failed, Skipped, TestHost
 
 def options(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["way", "live", "faults"])
+    parser.add_argument("what", choices=["way", "live", "faults", "kills"])
     parser.add_argument("--image", default="bookworm-grub")
     parser.add_argument("--profile", default="p8h67")
     parser.add_argument("--only", default="", metavar="NAME,...", help="only these steps or faults")
@@ -66,7 +67,7 @@ def main(arguments):
         host.up()
         print("host %s is up after %d s" % (host.name, time.monotonic() - begun), flush=True)
     try:
-        if args.what != "faults":
+        if args.what in ("way", "live"):
             every = {"way": way, "live": live}[args.what].STEPS
             steps = [step for step in every if not names or step.__name__ in names]
             start = [step.__name__ for step in steps].index(args.start) if args.start else 0
@@ -79,7 +80,8 @@ def main(arguments):
                 passed += bool(outcome)
                 host.remember(seen)
         else:
-            for number, fault in enumerate(fault for fault in faults.FAULTS if not names or fault.__name__ in names):
+            every = {"faults": faults.FAULTS, "kills": faults.KILLS}[args.what]
+            for number, fault in enumerate(fault for fault in every if not names or fault.__name__ in names):
                 if number:
                     host.down()
                     host.up()  # from a fresh disk each
