@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 
-from ansible_collections.vfio.host.plugins.module_utils import _own_files
-from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked, _own_files
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 STATE = asked.STATE_FOLDER + "/reboot.json"

@@ -17,8 +17,7 @@ import hashlib
 import json
 import posixpath
 
-from ansible_collections.vfio.host.plugins.module_utils import _own_files
-from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked, _own_files
 from ansible_collections.vfio.host.plugins.module_utils._binding import record as binding_record
 from ansible_collections.vfio.host.plugins.module_utils._binding.identity import driver_of
 from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, edits, tokens

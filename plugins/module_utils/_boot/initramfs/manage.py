@@ -39,8 +39,7 @@ import json
 import os
 import posixpath
 
-from ansible_collections.vfio.host.plugins.module_utils import _own_files
-from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked, _own_files
 from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, edits, pe
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import (
