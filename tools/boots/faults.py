@@ -291,6 +291,9 @@ def interrupted(host, name, wanted, at, how, line=None):
                 return host.run("cat %s/said 2>/dev/null" % KILLER, check=False).strip() or None
         except (Failed, subprocess.TimeoutExpired):
             pass
+        lab = host.lab()  # an emulated machine that was only reset is several times slower
+        lab.power_off()
+        lab.power_on(timeout=BOOT_DEADLINE)
         host.wait_for_boot(was)
         if name == "trial_boot" and "vfio_host=trial" in host.cmdline():
             host.reboot()  # the one-shot was set: it is used up
