@@ -77,7 +77,8 @@ def tidied(run):
         if not check_mode:
             for path in left:
                 host.remove(path)
-            for folder in empty:
+            folders = {path.rpartition("/")[0] for path in left}
+            for folder in empty + sorted(folder for folder in folders if OWN_FOLDER.search(folder)):
                 host.remove_empty_folder(folder)
         return result
     return wrapped
