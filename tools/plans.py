@@ -70,7 +70,7 @@ def demo():
 
 
 def unit():
-    return [pytest_stage("unit tests", "tests/unit", 70)]
+    return [pytest_stage("unit tests", "tests/unit", 300)]
 
 
 def pytest_stage(name, folder, seconds):
@@ -81,7 +81,7 @@ def pytest_stage(name, folder, seconds):
 
 def browser():
     """The audit's pages in a real browser."""
-    return [pytest_stage("audit pages in Chromium", "tests/browser", 40)]
+    return [pytest_stage("audit pages in Chromium", "tests/browser", 90)]
 
 
 def bench():
@@ -91,7 +91,7 @@ def bench():
 
 def lint():
     return [
-        Stage("ansible-lint", [["ansible-lint", "--offline", "--profile", "production"]], 15, 600,
+        Stage("ansible-lint", [["ansible-lint", "--offline", "--profile", "production"]], 50, 600,
               required=False, count=one_check),
         Stage("changelog lint", [["antsibull-changelog", "lint"]], 2, 120, required=False, count=one_check),
         Stage("documentation lint", [["antsibull-docs", "lint-collection-docs", "--plugin-docs",
@@ -101,7 +101,7 @@ def lint():
 
 
 def sanity(arguments=()):
-    return [Stage("ansible-test sanity", [["python", "tools/sanity.py"] + list(arguments)], 120, 1200,
+    return [Stage("ansible-test sanity", [["python", "tools/sanity.py"] + list(arguments)], 300, 1800,
                   required=False, note=sanity_note, count=sanity_count)]
 
 
