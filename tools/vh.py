@@ -183,7 +183,7 @@ COMMANDS = {
     "demo": (demo, "install what is missing, boot the lab host, run site against it, print what was proved"),
     "test": (test, "install what is missing and run every test: unit, lint, sanity, molecule on the lab"),
     "test-all": (test_all, "test, and what is too slow for it"),
-    "unit": (unit, "the unit tests only; seconds, no root, no lab"),
+    "unit": (unit, "the unit tests only; minutes, no root, no lab"),
     "lint": (lint, "ansible-lint, changelog and documentation only"),
     "sanity": (sanity, "ansible-test sanity only"),
     "audit": (audit, "what this machine is, what can be assigned and why not; reads only, installs nothing"),
