@@ -514,14 +514,15 @@ def hangs(host, seen):
 def site_without_a_reboot(host, seen):
     """The IOMMU is on already: site binds at once, and the next boot finds everything as wanted."""
     boots = host.boot_id()
+    cards = [seen["slots"][name][:-1] + function for name in ("gpu", "second") for function in "01"]
     variables = way.arguments(vfio_host_bind="auto")
     dummy, recap, seconds = host.playbook("site", *variables)
     expect(recap.get("changed") and host.boot_id() == boots, "rebooted, or nothing done: %s" % recap)
-    way.bound(host)
+    way.bound(host, cards=cards)
     dummy, recap, dummy = host.playbook("site", *variables)
     expect(recap.get("changed") == 0, "the second run changed %s" % recap)
     host.reboot()
-    way.as_wanted(host)
+    way.as_wanted(host, cards)
     return "%d s without a reboot, second run changed=0; all taken at the next boot" % seconds
 
 
