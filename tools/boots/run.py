@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import subprocess
 import sys
@@ -28,7 +29,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.dirname(HERE)), ".build", "
 import faults
 import live
 import way
-from host import Failed, Skipped, TestHost
+from host import LABS, Failed, Skipped, TestHost
 
 
 def options(arguments):
@@ -40,6 +41,18 @@ def options(arguments):
     parser.add_argument("--from", dest="start", default="", metavar="STEP", help="on a host that --keep has left, from this step on")
     parser.add_argument("--keep", action="store_true", help="leave the host running when something failed")
     return parser.parse_args(arguments)
+
+
+def alone(name):
+    """The open file that keeps a second run off this lab as long as it is open: two would spoil each other without a word."""
+    os.makedirs(LABS, exist_ok=True)
+    lock = open(os.path.join(LABS, name + ".lock"), "w", encoding="utf-8")  # pylint: disable=consider-using-with
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        sys.exit("another run of these tests uses the lab %s" % name)
+    return lock
 
 
 def one(host, step, seen):
@@ -61,6 +74,7 @@ def main(arguments):
     args = options(arguments)
     names = [name for name in args.only.split(",") if name]
     host = TestHost("%s-%s" % (args.what, args.image), args.image, args.profile)
+    lock = alone(host.name)
     passed = failed = 0
     if not args.start:
         begun = time.monotonic()
@@ -94,6 +108,7 @@ def main(arguments):
     finally:
         if not (failed and args.keep):
             host.down()
+        lock.close()
     print("%d passed, %d failed" % (passed, failed))
     return 1 if failed or not passed else 0
 
