@@ -66,6 +66,9 @@ class Builder(Host):
         self.calls.append(argv)
         if self.fail is not None:
             return self.fail(argv)
+        return self.command_that_works(argv, env)
+
+    def command_that_works(self, argv, env=None):
         if argv[0] == "mkinitramfs":
             self.image(argv[-1], argv[2], (env or {}).get("VFIO_HOST_DEVICES", asked.DEVICES))
         return Result(argv, 0, "%s  %s\n" % ("0" * 40, argv[-1]), "")
@@ -259,6 +262,35 @@ def test_a_failed_build_puts_the_files_back(host, again):
         go(host)
     after = host.tree()
     assert {path: entry[:2] for path, entry in before.items()} == {path: entry[:2] for path, entry in after.items()}
+
+
+def hook_fails(host):
+    host.write("/etc/initramfs/post-update.d/copy", "", mode=0o755)
+    host.fail = lambda argv: Result(argv, 1, "", "copy: no space") if argv[0] == "run-parts" else host.command_that_works(argv)
+
+
+def hook_works(host):
+    host.fail = None
+    host.calls.clear()
+
+
+@pytest.mark.parametrize("then", ["present", "absent"])
+def test_a_hook_that_fails_after_the_build_is_made_good(host, then):
+    """The image is in its place then, and takes devices at the next boot: neither run may deny that."""
+    images = {version: host.read_bytes("/boot/initrd.img-" + version) for version in KERNELS}
+    hook_fails(host)
+    with pytest.raises(HostError, match="already rebuilt: /boot/initrd.img-%s; not" % KERNELS[1]):
+        go(host)
+    hook_works(host)
+    predicted = go(host, then, check=True)
+    done = go(host, then)
+    assert predicted["changed"] is done["changed"] is True
+    ran = [" ".join(argv) for argv in host.calls if argv[0] == "run-parts"]
+    assert any(KERNELS[1] in line for line in ran), ran  # the hooks of the image that has ours already
+    assert go(host, then)["changed"] is False
+    if then == "absent":
+        assert {version: host.read_bytes("/boot/initrd.img-" + version) for version in KERNELS} == images
+        assert not host.exists(manage.STATE)
 
 
 def test_too_little_space_is_refused_with_numbers(host, monkeypatch):

@@ -59,6 +59,9 @@ STATE = asked.STATE_FOLDER + "/initramfs.json"
 ORIGINALS = asked.STATE_FOLDER + "/images"
 """Images as they were before us, to be put back where one built without us holds the same."""
 
+PENDING = "pending"
+"""Remembered of an image from right before it is replaced until what follows has ended: hooks, the boot loader's part."""
+
 SPACE_FACTOR = 1.2
 SPACE_RESERVE = 10 << 20
 CARRIER_RESERVE = 2 << 20
@@ -339,6 +342,8 @@ class _Images:
 
     def problems(self, item):
         """Why an image is not right; empty when it is. Opens it unless it was verified as it is."""
+        if self.remembered.get(item["path"]) == PENDING:
+            return ["a build of it was begun, and the hooks that follow did not end well"]
         mark = self._mark(item)
         if mark is not None and self.remembered.get(item["path"]) == mark:
             return []
@@ -353,6 +358,11 @@ class _Images:
         mark = self._mark(item)
         if mark is not None:
             self.remembered[item["path"]] = mark
+
+    def begin(self, item):
+        """From here on the image counts as not right, until its hooks have run: what they copy cannot all be read."""
+        self.remembered[item["path"]] = PENDING
+        self.save()
 
     def save(self):
         """Remember what was verified, of images that still exist, and which originals are kept."""
@@ -518,10 +528,13 @@ def _apply(host, generator, images, changes, stale, timeout):
                 host.remove(path)
             images.keep(item)
             _build(host, generator, images, item, timeout)
+            done.append(item["path"])
             without = getattr(images.loader, "REPLACED_HOOKS", ())
             generator.published(host, item["kernel"], item["path"], timeout, without)
-            done.append(item["path"])
         _renew(host, images, done)
+        for item in todo:
+            if item["built"]:
+                images.verified(item)
     except (HostError, OSError) as exc:
         for path, before, dummy, mode in changes:
             if before is None:
@@ -546,6 +559,8 @@ def _build(host, generator, images, item, timeout):
         reasons = images.check(item, [new])
         if not reasons and images.absent:
             original.append(images.original(item, new))
+        if not reasons:
+            images.begin(item)
         return reasons
 
     build_image(
@@ -553,7 +568,6 @@ def _build(host, generator, images, item, timeout):
     )
     if original and original[0]:
         host.copy(original[0], item["path"], mode=host.stat(item["path"]).st_mode & 0o7777)
-    images.verified(item)
 
 
 def _renew(host, images, done):
