@@ -24,7 +24,7 @@ SOCKETS = ("/run/udev/control", "/run/udev/io.systemd.Udev")
 RELOAD_TIMEOUT = 30.0
 """Seconds that udev or systemd may take to read its files again."""
 
-OWN_FOLDER = re.compile(r"/(vfio-host|user@\d+\.service\.d|[a-z-]+\.target\.d)\Z")
+OWN_FOLDER = re.compile(r"/(\d*vfio-host(/[a-z]+)?|user@\d+\.service\.d|[a-z-]+\.target\.d)\Z")
 """Folders that are removed when nothing is left in them."""
 
 
@@ -67,8 +67,7 @@ def tidied(run):
     def wrapped(host, params, check_mode=False, *more, **named):
         result = run(host, params, check_mode, *more, **named)
         left = host.leftovers()
-        empty = sorted(folder for folder in host.looked if folder.endswith("vfio-host") and host.isdir(folder)
-                       and set(host.listdir(folder)) <= {path.rpartition("/")[2] for path in left})
+        empty = _empty(host, left)
         if left or empty:
             result["changed"] = True
             result["diff"] = list(result["diff"]) + [
@@ -77,11 +76,27 @@ def tidied(run):
         if not check_mode:
             for path in left:
                 host.remove(path)
-            folders = {path.rpartition("/")[0] for path in left}
-            for folder in empty + sorted(folder for folder in folders if OWN_FOLDER.search(folder)):
+            for folder in empty:
                 host.remove_empty_folder(folder)
         return result
     return wrapped
+
+
+def _empty(host, left):
+    """Folders of ours that have nothing in them but ``left`` and one another, the inner ones first.
+
+    One that is not named after us is ours only if a run of ours was killed in it.
+    """
+    folders = {path.rpartition("/")[0] for path in left}
+    folders |= {folder for folder in host.looked if "vfio-host" in folder}
+    folders = {folder for folder in folders if OWN_FOLDER.search(folder)}
+    folders |= {folder.rpartition("/")[0] for folder in folders if "/vfio-host/" in folder}
+    found, gone = [], set(left)
+    for folder in sorted(folders, key=len, reverse=True):
+        if host.isdir(folder) and gone.issuperset(folder + "/" + name for name in host.listdir(folder)):
+            found.append(folder)
+            gone.add(folder)
+    return found
 
 
 # -- records -----------------------------------------------------------------------------------------

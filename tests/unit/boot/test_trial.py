@@ -59,7 +59,7 @@ def test_staged_leaves_the_default_as_it_was_and_adds_the_rest(host):
     result = run(host)
     assert result["outcome"] == "staged" and result["needed"] and result["because"]
     after = host.tree()
-    added = set(after) - set(before)
+    added = {path for path in set(after) - set(before) if after[path][0] is not None}
     assert added == {
         trial.STATE, trial.DEVICES, trial.SERVICE, trial.TIMER, trial.WANTS, TRIAL_IMAGE, FakeLoader.TRIAL_FILE,
         FakeLoader.ENVIRONMENT,
@@ -613,7 +613,7 @@ def test_killed_anywhere_while_taking_it_away(host):
         else:
             host.fuse = None
             break
-        if host.tree() != before:
+        if any(before.get(path) != what for path, what in host.tree().items() if what[0] is not None):
             assert host.exists(trial.STATE), "the record goes last: %d" % rounds
         if host.loader.once(host) is not None:
             assert host.exists(TRIAL_IMAGE) and host.exists(FakeLoader.TRIAL_FILE), rounds

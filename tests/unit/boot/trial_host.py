@@ -16,7 +16,7 @@ from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs import m
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, Result
 from ansible_collections.vfio.host.tests.unit.boot import functions
 from ansible_collections.vfio.host.tests.unit.boot.cpio import archive
-from ansible_collections.vfio.host.tests.unit.killable import Killed, half_written
+from ansible_collections.vfio.host.tests.unit.killable import Killed, half_written, state
 
 KERNEL = "6.1.0-50-amd64"
 IMAGE = "/boot/initrd.img-" + KERNEL
@@ -94,8 +94,8 @@ class FakeLoader:
 
 class FakeGenerator:
     NAME = "initramfs-tools"
-    HOOK = "/etc/fake-initramfs/hook"
-    FOLDERS = ("/etc/fake-initramfs",)
+    HOOK = "/etc/fake/90vfio-host/hook"
+    FOLDERS = ("/etc/fake/90vfio-host",)
     WANTED = "etc/vfio-host/devices"
 
     def __init__(self):
@@ -143,7 +143,8 @@ class TrialHost(Host):
         self.write("/proc/cmdline", "root=UUID=1 ro quiet\n")
         self.write(trial.BOOT_ID, "boot-1\n")
         self.write("/usr/bin/journalctl", "")
-        os.makedirs(self.path("/run/systemd/system"))
+        for folder in ("/run/systemd/system", "/etc/systemd/system", "/var/lib", "/sys/bus/pci/drivers/vfio-pci"):
+            os.makedirs(self.path(folder))
         self.write(FakeLoader.SETTINGS, tokens.join(BASE))
         self.write(IMAGE, gzip.compress(archive({"init": b"init"}), mtime=0))
         self.write("/lib/modules/%s/modules.builtin" % KERNEL, "a/vfio-pci.ko\na/vfio.ko\na/vfio_iommu_type1.ko\n")
@@ -214,17 +215,8 @@ class TrialHost(Host):
         return chosen["id"]
 
     def tree(self):
-        """Every file with its content and mode."""
-        found = {}
-        for folder, dummy, names in os.walk(self.root):
-            for name in names:
-                path = os.path.join(folder, name)
-                if os.path.islink(path):
-                    found[path[len(self.root):]] = os.readlink(path)
-                    continue
-                with open(path, "rb") as handle:
-                    found[path[len(self.root):]] = (handle.read(), os.stat(path).st_mode)
-        return found
+        """Every file and folder."""
+        return state(self.root)
 
 
 def install(monkeypatch, host):
