@@ -87,15 +87,19 @@ def give_back(host, records):
 
 def restore(host, address, was, stuck):
     """A function to the driver and the override in ``was``; does only what is not so already."""
-    if driver_of(host, address) != was.get("driver"):
+    driver, override = was.get("driver"), was.get("override")
+    if driver_of(host, address) != driver:
         _unbind(host, address, stuck)
-        _override(host, address, was.get("override"), stuck)
-        if was.get("driver"):
-            name = load(host, was["driver"], was.get("module"))
-            _write(host, address, DRIVERS + name + "/bind", address, stuck)
-            _expect(host, address, name)
-    else:
-        _override(host, address, was.get("override"), stuck)
+        if driver:
+            # An override names the only driver that gets a function, and some get none without: until it is bound, this one.
+            _override(host, address, driver, stuck)
+            try:
+                _attach(host, address, driver, was.get("module"), stuck)
+            except HostError:
+                if address not in stuck:
+                    _override(host, address, override, stuck)
+                raise
+    _override(host, address, override, stuck)
 
 
 # -- one step --------------------------------------------------------------------------------
@@ -145,6 +149,18 @@ def _override(host, address, name, stuck):
 def _unbind(host, address, stuck):
     if driver_of(host, address) is not None:
         _write(host, address, SYSFS + address + "/driver/unbind", address, stuck)
+
+
+def _attach(host, address, driver, module, stuck):
+    """A function that has no driver to this one, whose module may take it at once when it is loaded."""
+    name = load(host, driver, module)
+    if driver_of(host, address) != name:
+        try:
+            _write(host, address, DRIVERS + name + "/bind", address, stuck)
+        except HostError:
+            if address in stuck or driver_of(host, address) != name:  # else udev was first
+                raise
+        _expect(host, address, name)
 
 
 def _expect(host, address, name):

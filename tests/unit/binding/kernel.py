@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, HostError, HostTimeout, Result
 from ansible_collections.vfio.host.tests.unit.boot import functions
@@ -16,6 +17,7 @@ DRIVERS = "/sys/bus/pci/drivers/"
 NIC = dict(functions.SUBSYSTEM, address="0000:03:00.0", vendor="8086", device="10d3")
 GPU, AUDIO = functions.GPU, functions.AUDIO
 NATIVE = {GPU["address"]: "bochs-drm", AUDIO["address"]: "snd_hda_intel", NIC["address"]: "e1000e"}
+VFIO = ("vfio-pci", "mlx5_vfio_pci")
 GROUPS = {GPU["address"]: "7", AUDIO["address"]: "7", NIC["address"]: "8"}
 CLASSES = {GPU["address"]: "030000", AUDIO["address"]: "040300", NIC["address"]: "020000"}
 
@@ -24,13 +26,16 @@ class Kernel(Host):
     """A card with two functions in group 7 and a NIC in group 8, each on its own driver.
 
     ``refuse``: ``(attribute's name, address)`` that give an error; ``hang``: the same, for ever. ``fail``: drivers
-    whose probe fails. ``kill_at``: number of the change before which the run is killed.
+    whose probe fails. ``missing``: drivers of which there is no module. ``lonely``: those whose module does not stay
+    loaded without a function. ``full``: paths for which the disk has no room. ``kill_at``: number of the change before
+    which the run is killed. ``groups``: false for a kernel that has nodes of functions instead of groups.
     """
 
     def __init__(self, root):
         super().__init__(root, commands=self._command)
         self.refuse, self.hang, self.fail, self.said, self.writes = set(), set(), set(), [], []
-        self.locked, self.open_groups = set(), set()
+        self.missing, self.lonely, self.full = set(), set(), set()
+        self.locked, self.open_groups, self.groups, self.opened = set(), set(), True, []
         self.kill_at, self.changes, self.modules = None, 0, []
         self.persistent, self.smi, self.smi_fails = set(), [], False
         for driver in sorted(set(NATIVE.values())):
@@ -50,12 +55,7 @@ class Kernel(Host):
 
     def _command(self, argv, dummy):
         if argv[0] == "modprobe":
-            name = argv[-1]
-            if name in ("vfio-pci", "mlx5_vfio_pci") or name in NATIVE.values():
-                os.makedirs(self.path(DRIVERS + name), exist_ok=True)
-                self.modules.append(name)
-                return Result(argv, 0)
-            return Result(argv, 0 if name == "vfio_iommu_type1" else 1)
+            return Result(argv, 0 if self._modprobe(argv[-1], "-n" in argv) else 1)
         if argv[0] == "nvidia-smi":
             self._change()
             self.smi.append(argv[1:])
@@ -67,18 +67,39 @@ class Kernel(Host):
             return Result(argv, 0, "".join("[  100.500000] %s\n" % line for line in self.said))
         raise HostError("%s: not here" % argv[0])
 
+    def _modprobe(self, name, dry):
+        """A driver that comes probes every function that has none and that it matches."""
+        if name == "vfio_iommu_type1":
+            return True
+        if name in self.missing or name not in VFIO and name not in NATIVE.values():
+            return False
+        if not dry and not self.isdir(DRIVERS + name):
+            os.makedirs(self.path(DRIVERS + name))
+            taken = [address for address in NATIVE if self._probe(address, name)]
+            if name in self.lonely and not taken:
+                self.unload(name)
+                return False
+        if not dry:
+            self.modules.append(name)
+        return True
+
+    def unload(self, driver):
+        os.rmdir(self.path(DRIVERS + driver))
+
     # -- changes, any of which may be the last thing that happens ----------------------------
 
     def _change(self, written=None):
         self.changes += 1
-        if self.kill_at == self.changes:
-            if written:
+        if self.kill_at and self.changes >= self.kill_at:  # what runs after the end changes nothing any more
+            if written and self.changes == self.kill_at:
                 half_written(self, written)
             raise Killed()
 
     def write(self, path, data, mode=0o644):
-        if path.startswith(("/etc/", "/var/")):
-            self._change(path)
+        if path.startswith(("/etc/", "/var/", "/run/")):
+            self._change(None if path.startswith("/run/") else path)
+        if path in self.full:
+            raise OSError(28, "No space left on device", path)
         super().write(path, data, mode)
 
     def remove(self, path):
@@ -102,8 +123,10 @@ class Kernel(Host):
         elif name == "unbind":
             self._release(address)
         elif name == "bind":
+            busy = self.driver(address) is not None
             if not self._probe(address, parts[5]):
-                raise HostError("writing %r to %s: No such device" % (value, path))
+                raise HostError("writing %r to %s: %s" % (
+                    value, path, "Device or resource busy" if busy else "No such device"))
         elif name == "drivers_probe":
             override = self.override(address)
             self._probe(address, override or NATIVE[address])
@@ -122,22 +145,33 @@ class Kernel(Host):
     def _probe(self, address, driver):
         if self.driver(address) is not None or driver in self.fail or not self.isdir(DRIVERS + driver):
             return False
-        if self.override(address) not in (None, driver):
+        override = self.override(address)
+        if override != driver and (override or driver in VFIO):  # pci_match_device; what is for guests has to be named
             return False
-        if driver not in ("vfio-pci", "mlx5_vfio_pci") and driver != NATIVE[address]:
+        if driver not in VFIO and driver != NATIVE[address]:
             return False
         functions.bind(self, address, driver)
         self._nodes()
         return True
 
     def _nodes(self):
-        for group in set(GROUPS.values()):
+        for number, address in enumerate(sorted(NATIVE) if not self.groups else ()):
+            shutil.rmtree(self.root + DEVICES + address + "/vfio-dev", ignore_errors=True)
+            if self.driver(address) in VFIO:
+                os.makedirs(self.path(DEVICES + address + "/vfio-dev/vfio%d" % number))
+                self.put("/dev/vfio/devices/vfio%d" % number, "")
+        for group in set(GROUPS.values()) if self.groups else ():
             node = self.root + "/dev/vfio/" + group
             wanted = any("vfio" in (self.driver(a) or "") for a, number in GROUPS.items() if number == group)
             if wanted:
                 self.put("/dev/vfio/" + group, "")
             elif os.path.exists(node):
                 os.unlink(node)
+
+    def vfio_open(self, path, timeout=10.0):
+        if not self.exists(path):
+            raise HostError("%s: No such file or directory" % path)
+        self.opened.append(path)
 
     def vfio_viable(self, path):
         group = path.rpartition("/")[2]
@@ -162,6 +196,7 @@ class Kernel(Host):
         """As without a list in the image: every function at its own driver."""
         self.locked.clear()
         self.hang.clear()
+        shutil.rmtree(self.root + "/run", ignore_errors=True)
         for address, driver in NATIVE.items():
             self.put(DEVICES + address + "/driver_override", "(null)\n")
             functions.bind(self, address, driver)
