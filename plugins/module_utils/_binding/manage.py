@@ -106,8 +106,8 @@ class _Change:
     def apply(self):
         """Records on disk before the first write to sysfs: a run that is killed is finished or undone by the next."""
         during, after, text = self._records_during(), self._records_after(), self._text_after()
-        during = None if during is None else dict(during, **{
-            address: dict(old, returning=self.boot) for address, old in self.returning.items()})
+        moves = set(self.returning) | {item["address"] for item in self.binding}
+        during = None if during is None else record.moving(during, moves, self.boot)
         self._write_state(during)
         files.put(self.host, asked.DEVICES, text)
         for path, dummy, override in self.overrides:
@@ -130,7 +130,7 @@ class _Change:
             if override is not None:
                 self.host.write(path, override)
         self._write_state(after)
-        failed = persistence.switch_all(self.host, [a for a, old in self.returning.items() if old.get("persistence")])
+        failed = persistence.switch_all(self.host, self._kept_again(after or {}))
         if failed:
             raise HostError("every function is back at its driver, but: %s" % "; ".join(failed))
 
@@ -147,10 +147,17 @@ class _Change:
             raise HostError("nothing was bound: after %s had let go of %s, %s" % (
                 persistence.DAEMON, " and ".join(self.releasing), "; ".join(held)))
 
+    def _kept_again(self, after):
+        """What NVIDIA's daemon keeps again: functions that come home, and those that never left when it had let go of them."""
+        return [address for address, old in sorted(self.records.items()) if address not in after and old.get("persistence")
+                and (address in self.returning or self.boot and old.get("returning") == self.boot
+                     and identity.driver_of(self.host, address) == old.get("driver"))]
+
     def _undo(self, during, exc):
         """The files as before, as far as the functions are; ``exc`` says what of them is not."""
         left, stuck = getattr(exc, "left", []), getattr(exc, "stuck", set())
-        persistence.switch_all(self.host, [address for address in self.releasing if address not in stuck])
+        persistence.switch_all(self.host, [item["address"] for item in self.binding if item["address"] not in stuck
+                                           and during[item["address"]].get("persistence")])
         for address, override in sorted(self.taken.items()):
             self.host.write(driverctl.path_of(address), override)
         if left:
@@ -240,7 +247,9 @@ class _Present(_Change):
         return self.released
 
     def _before(self):
-        return self.now
+        """What each function was; where a run did not end, what it was before that one."""
+        return {address: self.merged[address] if record.unfinished(self.merged[address], now, self.boot) else now
+                for address, now in self.now.items()}
 
     def _text_after(self):
         return asked.render(self.wanted)
@@ -252,7 +261,10 @@ class _Present(_Change):
         return dict(self.merged, **{a: dict(self.merged[a], persistence=True) for a in self.releasing})
 
     def _records_after(self):
-        return dict(self._merged(), **{a: old for a, old in self.released.items() if a not in self.returning})
+        there = {item["address"] for item in self.wanted
+                 if item in self.binding or _bound(self.now[item["address"]]["driver"], item["driver"])}
+        left = {address: old for address, old in self.released.items() if address not in self.returning}
+        return dict(record.settled(self._merged(), there), **left)
 
     def _functions(self, check_mode):
         functions = []

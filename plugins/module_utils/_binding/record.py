@@ -9,9 +9,10 @@
 ``{"schema": 1, "functions": {address: {vendor, device, subsystem_vendor, subsystem_device, driver, module, override,
 driverctl, persistence, returning, stuck}}}``. ``driver`` None: it had none. ``module`` is the driver's, which may have another name;
 ``override`` what driver_override said; ``driverctl`` the text of driverctl's file that was taken over;
-``persistence`` is true where NVIDIA's daemon had the function open. ``returning``: id of the boot in which it was about to be given back: a run that
-was killed then has left it without a driver. ``stuck``: id of the boot in which a write about it never ended; it is not
-touched again before another boot. All but ids and driver may be missing.
+``persistence`` is true where NVIDIA's daemon had the function open. ``returning``: id of the boot in which a run was about
+to change its driver, there or back: as long as it is here that run did not end, and what is half-way returns to this.
+``stuck``: id of the boot in which a write about it never ended; it is not touched again before another boot. All but
+ids and driver may be missing.
 """
 
 from __future__ import annotations
@@ -53,6 +54,31 @@ def merge(records, wanted, now, before_trial=None):
             was = {"driver": before_trial[address], "module": None, "override": None}
         merged[address] = dict(ids, **was)
     return merged
+
+
+def moving(records, addresses, boot):
+    """The same with the mark of a run that is about to change the drivers of these. Pure."""
+    return {address: dict(old, returning=boot) if address in addresses else old for address, old in records.items()}
+
+
+def settled(records, addresses):
+    """The same without that mark, for functions that are where they shall be. Pure."""
+    return {address: {field: value for field, value in old.items() if field != "returning" or address not in addresses}
+            for address, old in records.items()}
+
+
+def unfinished(record, now, boot):
+    """Whether a run of this boot about the function did not end, and nobody has given it to another driver since. Pure."""
+    return bool(boot) and record.get("returning") == boot and now["driver"] in (None, record.get("driver"))
+
+
+def at_home(record, now, boot):
+    """Whether nothing of ours is left on a function. Pure. ``now``: as of as_it_is(); ``boot``: id of this boot."""
+    if unfinished(record, now, boot):
+        return (now["driver"], now["override"]) == (record.get("driver"), record.get("override"))
+    if asked.is_vfio(now["driver"]):
+        return now["driver"] == record.get("driver")
+    return not asked.is_vfio(now["override"]) or now["override"] == record.get("override")
 
 
 # -- with a host ---------------------------------------------------------------------------
@@ -121,12 +147,3 @@ def _same(host, address, record):
         if text is None or text[2:].lower() != record.get(field):
             return False
     return True
-
-
-def at_home(record, now, boot):
-    """Whether nothing of ours is left on a function. Pure. ``now``: as of as_it_is(); ``boot``: id of this boot."""
-    if asked.is_vfio(now["driver"]):
-        return now["driver"] == record.get("driver")
-    if now["driver"] is None and record.get("driver") and boot and record.get("returning") == boot:
-        return False
-    return not asked.is_vfio(now["override"]) or now["override"] == record.get("override")
