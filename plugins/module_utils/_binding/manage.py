@@ -49,6 +49,8 @@ class _Change:
         self.host = host
         self.text = host.read(asked.DEVICES)
         self.state_text, self.records = record.read(host)
+        self.leaving_text, leaving = record.read(host, record.LEAVING)
+        self.records = dict(leaving, **self.records)
         given = params["devices"] or []
         self.given = given
         self.wanted = [
@@ -108,6 +110,9 @@ class _Change:
         during, after, text = self._records_during(), self._records_after(), self._text_after()
         moves = set(self.returning) | {item["address"] for item in self.binding}
         during = None if during is None else record.moving(during, moves, self.boot)
+        leaving = self._leaving_after()
+        if leaving is not None:
+            files.put(self.host, record.LEAVING, leaving)
         self._write_state(during)
         files.put(self.host, asked.DEVICES, text)
         for path, dummy, override in self.overrides:
@@ -130,6 +135,7 @@ class _Change:
             if override is not None:
                 self.host.write(path, override)
         self._write_state(after)
+        files.put(self.host, record.LEAVING, leaving)
         failed = persistence.switch_all(self.host, self._kept_again(after or {}))
         if failed:
             raise HostError("every function is back at its driver, but: %s" % "; ".join(failed))
@@ -172,6 +178,10 @@ class _Change:
     def _write_state(self, records):
         files.put(self.host, record.STATE, record.render(records) if records is not None else None)
 
+    def _leaving_after(self):
+        """What the next boot gives back although nothing of ours will be on the disk: only this boot needs to know."""
+        return None
+
     def _driver(self, address, check_mode):
         """The driver it has, in check mode the one it would have."""
         if not check_mode:
@@ -187,18 +197,19 @@ class _Change:
         functions = self._functions(check_mode)
         after = self._records_after()
         state_after = None if after is None else record.render(after)
-        moved = bool(self.binding or self.returning)
+        diff = self._diff_of_files(state_after) + self._diff_of_drivers(check_mode)
         return {
-            "changed": moved or bool(self.overrides) or self.text != self._text_after() or self.state_text != state_after,
+            "changed": bool(diff),
             "functions": functions,
             "deferred": [{"address": address, "why": why} for address, why in sorted(self.why.items())],
             "content": self._text_after() or "",
             "reboot_required": self._reboot_required(functions),
-            "diff": self._diff_of_files(state_after) + self._diff_of_drivers(check_mode),
+            "diff": diff,
         }
 
     def _diff_of_files(self, state_after):
-        changes = [(asked.DEVICES, self.text, self._text_after()), (record.STATE, self.state_text, state_after)]
+        changes = [(asked.DEVICES, self.text, self._text_after()), (record.STATE, self.state_text, state_after),
+                   (record.LEAVING, self.leaving_text, self._leaving_after())]
         changes += self.overrides
         return files.diff({path: before for path, before, dummy in changes}, {path: after for path, dummy, after in changes})
 
@@ -310,6 +321,11 @@ class _Absent(_Change):
         """Of a function that a guest still has the record is kept, so that the next run can give it back."""
         left = {address: old for address, old in self.away.items() if address not in self.returning}
         return left if left and self.when != "boot" else None
+
+    def _leaving_after(self):
+        left = {address: {field: value for field, value in old.items() if field != "driverctl"}  # its file is there again
+                for address, old in self.away.items()}
+        return record.render(left) if left and self.when == "boot" else None
 
     def _functions(self, check_mode):
         functions = []

@@ -4,7 +4,8 @@
 
 # Private to the vfio.host collection: no promise is made to code outside it.
 
-"""The record of what each function was before we came: ``/var/lib/vfio-host/binding.json``.
+"""The record of what each function was before we came: ``/var/lib/vfio-host/binding.json``. Of functions that the next
+boot gives back it is in ``/run/vfio-host/binding.json`` until then, should they be wanted again.
 
 ``{"schema": 1, "functions": {address: {vendor, device, subsystem_vendor, subsystem_device, driver, module, override,
 driverctl, persistence, returning, stuck}}}``. ``driver`` None: it had none. ``module`` is the driver's, which may have another name;
@@ -25,6 +26,7 @@ from ansible_collections.vfio.host.plugins.module_utils._binding.identity import
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 STATE = asked.STATE_FOLDER + "/binding.json"
+LEAVING = "/run/vfio-host/binding.json"
 TRIAL = asked.STATE_FOLDER + "/trial.json"
 
 IDS = ("vendor", "device", "subsystem_vendor", "subsystem_device")
@@ -37,6 +39,8 @@ def render(records):
 def merge(records, wanted, now, before_trial=None):
     """The record with every wanted function: kept for a function that is the same card, new for one that is not. Pure.
 
+    One that has got a driver of the host meanwhile is taken from that one: what it was on before may have been a guest's.
+
     :param now: ``{address: {driver, module, override}}`` as it is.
     :param before_trial: ``{address: driver}`` from before a trial boot, in which the functions are bound already.
     """
@@ -47,13 +51,21 @@ def merge(records, wanted, now, before_trial=None):
         ids = {field: item[field] for field in IDS}
         old = records.get(address)
         if old is not None and {field: old.get(field) for field in ids} == ids:
-            merged[address] = old
+            merged[address] = _renewed(old, now[address])
             continue
         was = dict(now[address])
         if asked.is_vfio(was["driver"]) and address in before_trial:
             was = {"driver": before_trial[address], "module": None, "override": None}
         merged[address] = dict(ids, **was)
     return merged
+
+
+def _renewed(old, now):
+    """A record, with the driver of the host that the function has got since; not where driverctl had decided. Pure."""
+    native = now["driver"] is not None and not asked.is_vfio(now["driver"])
+    if not native or now["driver"] == old.get("driver") or "driverctl" in old:
+        return old
+    return dict(_unmarked(old), **now)
 
 
 def moving(records, addresses, boot):
@@ -63,8 +75,11 @@ def moving(records, addresses, boot):
 
 def settled(records, addresses):
     """The same without that mark, for functions that are where they shall be. Pure."""
-    return {address: {field: value for field, value in old.items() if field != "returning" or address not in addresses}
-            for address, old in records.items()}
+    return {address: _unmarked(old) if address in addresses else old for address, old in records.items()}
+
+
+def _unmarked(record):
+    return {field: value for field, value in record.items() if field != "returning"}
 
 
 def unfinished(record, now, boot):
@@ -84,9 +99,9 @@ def at_home(record, now, boot):
 # -- with a host ---------------------------------------------------------------------------
 
 
-def read(host):
+def read(host, path=STATE):
     """``(text | None, {address: record})``. Raises HostError for a record that cannot be read."""
-    text = host.read(STATE)
+    text = host.read(path)
     if text is None:
         return None, {}
     try:
@@ -96,7 +111,7 @@ def read(host):
             raise ValueError("unknown schema")
     except (ValueError, KeyError, TypeError) as exc:
         raise HostError(
-            "%s cannot be understood (%s): it records the former drivers; repair it or move it away" % (STATE, exc)
+            "%s cannot be understood (%s): it records the former drivers; repair it or move it away" % (path, exc)
         ) from exc
     return text, functions
 

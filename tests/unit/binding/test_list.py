@@ -136,7 +136,7 @@ def test_absent_leaves_nothing(host):
     assert result["changed"] is True
     assert result["reboot_required"] is True
     assert not host.exists(asked.ASKED_FOLDER) and not host.exists(asked.STATE_FOLDER)
-    assert set(os.listdir(host.root)) - set(before) <= {"etc", "var"}
+    assert set(os.listdir(host.root)) - set(before) <= {"etc", "run", "var"}
     again = go(host, [GPU], "absent")
     assert (again["changed"], again["reboot_required"]) == (False, True)
     bind(host, GPU["address"], "bochs-drm")

@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._binding import live, manage, record
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+from ansible_collections.vfio.host.tests.unit.binding import kernel
 from ansible_collections.vfio.host.tests.unit.binding.kernel import AUDIO, GPU, NIC, Kernel
 
 GPU_AT, AUDIO_AT, NIC_AT = GPU["address"], AUDIO["address"], NIC["address"]
@@ -162,6 +163,81 @@ def test_what_udev_has_bound_meanwhile_is_at_home(host, monkeypatch):
     monkeypatch.setattr(host, "write_sysfs", late)
     go(host, (), state="absent")
     assert host.state()[NIC_AT] == ("e1000e", None) != before[NIC_AT] and ours(host) == [None, None, False, False]
+
+
+# -- where home is ----------------------------------------------------------------------------
+
+
+def test_home_is_not_the_guest_that_had_it_at_first(host):
+    before = host.state()
+    for address in (GPU_AT, AUDIO_AT):
+        give(host, address, "vfio-pci")
+    go(host)
+    for address in (GPU_AT, AUDIO_AT):  # the guest ends
+        give(host, address, "")
+    assert host.state()[GPU_AT] == before[GPU_AT]
+    predicted = go(host, check=True)
+    assert predicted == go(host) and predicted["changed"]
+    assert not go(host)["changed"]
+    go(host, (), state="absent")
+    assert (host.state(), ours(host)) == (before, [None, None, False, False])
+
+
+def test_home_is_the_driver_that_it_was_taken_from_last(host, monkeypatch):
+    go(host)
+    monkeypatch.setitem(kernel.NATIVE, NIC_AT, "igb")  # somebody has put in another driver, and has given it the card
+    live.load(host, "igb")
+    give(host, NIC_AT, "igb")
+    go(host)
+    go(host, (), state="absent")
+    assert host.driver(NIC_AT) == "igb"
+
+
+def test_driverctl_was_there_before_whatever_the_function_is_on_since(overridden):
+    before = overridden.state()
+    go(overridden, driverctl="import")
+    give(overridden, NIC_AT, "")
+    assert overridden.driver(NIC_AT) == "e1000e"
+    go(overridden)
+    go(overridden, (), state="absent")
+    assert (overridden.state(), overridden.read(OVERRIDE)) == (before, "vfio-pci\n")
+
+
+@pytest.mark.parametrize("devices", [ALL, (NIC,), ()])
+def test_the_way_home_at_the_next_boot_is_remembered_until_then(host, devices):
+    before = host.state()
+    go(host)
+    predicted = go(host, (), state="absent", when="boot", check=True)
+    assert predicted == go(host, (), state="absent", when="boot") and predicted["changed"]
+    assert ours(host) == [None, None, False, False] and host.exists(record.LEAVING)
+    again = go(host, (), state="absent", when="boot")
+    assert not again["changed"] and again["reboot_required"]
+    if devices:
+        predicted = go(host, devices, check=True)
+        assert predicted == go(host, devices)
+        assert host.state() == {a: VFIO if a in [d["address"] for d in devices] else before[a] for a in before}
+        assert not host.isdir("/run/vfio-host") and not go(host, devices)["changed"]
+    predicted = go(host, (), state="absent", check=True)
+    assert predicted == go(host, (), state="absent") and predicted["changed"] and not predicted["reboot_required"]
+    assert (host.state(), ours(host)) == (before, [None, None, False, False]) and not host.isdir("/run/vfio-host")
+    assert not go(host, (), state="absent")["changed"]
+
+
+def test_after_that_boot_nothing_is_left_of_it(host):
+    before = host.state()
+    go(host)
+    go(host, (), state="absent", when="boot")
+    host.reboot()
+    result = go(host, (), state="absent", when="boot")
+    assert not result["changed"] and not result["reboot_required"] and result["functions"] == []
+    assert (host.state(), ours(host)) == (before, [None, None, False, False])
+
+
+def test_a_wrong_note_of_what_leaves_is_not_overwritten(host):
+    host.put(record.LEAVING, "{")
+    with pytest.raises(HostError, match="%s cannot be understood" % record.LEAVING):
+        go(host)
+    assert host.read(record.LEAVING) == "{"
 
 
 def test_what_is_taken_off_the_list_goes_home_now(host):
