@@ -72,7 +72,8 @@ options:
           - The driver to bind to, V(vfio-pci) or a variant of it for this device, like V(mlx5_vfio_pci) or
             V(nvgrace-gpu-vfio-pci).
           - V(best) takes the one whose alias in C(modules.alias) of the running kernel fits most closely.
-          - Where a kernel has no such variant the device stays with the host, and the kernel log says so.
+          - Where a kernel has no such variant the device stays with the host at the boot, and the kernel log says so. If
+            it shall be bound now, that is an error before anything is changed.
         type: str
         default: vfio-pci
   state:
@@ -91,6 +92,7 @@ options:
       - Not free is what the host uses, what a process has open (of sound devices the controls too, since their driver
         waits for them in unbind), and what is in a group with a function on a driver of the host. A function that a
         running guest has is never taken from it.
+      - On the way back a function whose former driver cannot be loaded stays where it is until the next boot.
     type: str
     choices: [boot, auto, now]
     default: auto

@@ -44,7 +44,7 @@ def bind(host, wanted, before):
     try:
         names = {driver: load(host, driver) for driver in sorted({item["driver"] for item in wanted})}
         # Nothing later loads what a guest's memory is mapped with: the kernel only hints at it.
-        host.run(["modprobe", "-q", "vfio_iommu_type1"], timeout=MODPROBE_TIMEOUT, check=False)
+        _modprobe(host, ["-q", "vfio_iommu_type1"])
         for item in wanted:
             _override(host, item["address"], names[item["driver"]], stuck)
         for item in reversed(wanted):
@@ -117,14 +117,33 @@ def load(host, driver, module=None):
     """The registered name of a driver, its module loaded if it has to be. Raises HostError."""
     name = registered(host, driver)
     if name is None:
-        argv = ["modprobe", "-q", module or driver]
-        result = host.run(argv, timeout=MODPROBE_TIMEOUT, check=False)
+        result = _modprobe(host, ["-q", module or driver])
         name = registered(host, driver)
         if name is None:
-            said = (result.stderr or result.stdout).strip()
-            raise HostError("driver %s: %s ended with %d and there is no %s%s afterwards%s" % (
-                driver, " ".join(argv), result.rc, DRIVERS, driver, ": " + said if said else ""))
+            raise HostError("driver %s: %s and there is no %s%s afterwards%s" % (
+                driver, _ended(result), DRIVERS, driver, _said(result)))
     return name
+
+
+def missing(host, driver, module=None):
+    """Why a driver could not be loaded, or None. Loads nothing."""
+    if registered(host, driver) is not None:
+        return None
+    result = _modprobe(host, ["-n", "-q", module or driver])
+    return None if result.rc == 0 else _ended(result) + _said(result)
+
+
+def _modprobe(host, options):
+    return host.run(["modprobe"] + options, timeout=MODPROBE_TIMEOUT, check=False)
+
+
+def _ended(result):
+    return "%s ended with %d" % (" ".join(result.argv), result.rc)
+
+
+def _said(result):
+    said = (result.stderr or result.stdout).strip()
+    return ": " + said if said else ""
 
 
 def _write(host, address, path, value, stuck):

@@ -88,6 +88,10 @@ class _Change:
                 unread = "reading %s did not end" % " and ".join(blocked)
                 against = {address: why + [unread] for address, why in against.items()}
             self.why = {address: why for address, why in against.items() if why}
+            for address, old in back.items():  # on vfio-pci is better than without a driver
+                missing = old.get("driver") and live.missing(self.host, old["driver"], old.get("module"))
+                if missing:
+                    self.why.setdefault(address, []).append("its driver %s cannot be loaded: %s" % (old["driver"], missing))
         self.why.update(stuck)
         self.binding = [item for item in self.wanted if item["address"] in bind and item["address"] not in self.why]
         self.returning = {address: old for address, old in back.items() if address not in self.why}
@@ -96,6 +100,11 @@ class _Change:
             raise HostError("nothing was changed, since these cannot change their driver now: %s. Free them, or take "
                             "when: auto, which leaves them to the next boot" % "; ".join(
                                 "%s: %s" % (address, ", ".join(why)) for address, why in sorted(self.why.items())))
+        for driver in sorted({item["driver"] for item in self.binding}):
+            missing = live.missing(self.host, driver)
+            if missing:
+                raise HostError("nothing was changed, since driver %s cannot be loaded: %s. Take vfio-pci or another that is "
+                                "there, or reboot where the kernel has been updated" % (driver, missing))
 
     def plan_overrides(self):
         """What becomes of driverctl's files, ``[(path, text, text after)]``: taken over, or back as they were."""

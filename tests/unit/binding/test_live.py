@@ -367,6 +367,39 @@ def test_a_group_that_a_guest_has_open_is_viable(host):
     assert go(host)["changed"]
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_a_module_that_is_not_there_is_refused_before_anything_is_touched(host, check):
+    before = host.state()
+    with pytest.raises(HostError, match="driver xyz_vfio_pci cannot be loaded: modprobe -n -q xyz_vfio_pci ended with 1"):
+        go(host, (dict(NIC, driver="xyz_vfio_pci"),), check=check)
+    assert host.state() == before and host.writes == [] and ours(host) == [None, None, False, False]
+
+
+def test_a_module_that_cannot_be_loaded_after_all_changes_nothing(host, monkeypatch):
+    before, modprobe = host.state(), host._modprobe
+    monkeypatch.setattr(host, "_modprobe", lambda name, dry: (dry or name != "vfio-pci") and modprobe(name, dry))
+    with pytest.raises(HostError, match="driver vfio-pci: modprobe -q vfio-pci ended with 1"):
+        go(host)
+    assert host.state() == before and ours(host) == [None, None, False, False]
+
+
+def test_for_the_next_boot_no_module_is_asked_for(host):
+    assert go(host, (dict(NIC, driver="xyz_vfio_pci"),), when="boot")["changed"]
+
+
+def test_what_has_lost_its_driver_stays_for_the_next_boot_instead_of_without_any(host):
+    go(host)
+    host.unload("e1000e")
+    host.missing.add("e1000e")
+    with pytest.raises(HostError, match="%s: its driver e1000e cannot be loaded: modprobe -n -q e1000e" % NIC_AT):
+        go(host, (), state="absent", when="now")
+    predicted = go(host, (), state="absent", check=True)
+    assert predicted == go(host, (), state="absent")
+    assert [d["address"] for d in predicted["deferred"]] == [NIC_AT] and predicted["reboot_required"]
+    assert host.state() == {GPU_AT: ("bochs-drm", None), AUDIO_AT: ("snd_hda_intel", None), NIC_AT: VFIO}
+    assert sorted(record.read(host)[1]) == [NIC_AT]
+
+
 def test_a_driver_whose_probe_fails_on_the_way_back_is_told_and_the_others_are_home(host):
     go(host)
     host.fail.add("e1000e")
