@@ -22,6 +22,7 @@ from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 STUCK = ("a write about it did not end in this boot: it is not touched before a reboot, which may wait for it too and "
          "then needs the power button")
+UNWRITTEN = "%%s %s or %s could not be written: %%s. Make room there and run this again" % (asked.DEVICES, record.STATE)
 
 
 @files.tidied
@@ -116,35 +117,39 @@ class _Change:
 
     def apply(self):
         """Records on disk before the first write to sysfs: a run that is killed is finished or undone by the next."""
-        during, after, text = self._records_during(), self._records_after(), self._text_after()
+        during, after = self._records_during(), self._records_after()
         moves = set(self.returning) | {item["address"] for item in self.binding}
         during = None if during is None else record.moving(during, moves, self.boot)
         leaving = self._leaving_after()
-        if leaving is not None:
-            files.put(self.host, record.LEAVING, leaving)
-        self._write_state(during)
-        files.put(self.host, asked.DEVICES, text)
-        for path, dummy, override in self.overrides:
-            if override is None:
-                self.host.remove(path)
         try:
+            if leaving is not None:
+                files.put(self.host, record.LEAVING, leaving)
+            self._write_state(during)
+            files.put(self.host, asked.DEVICES, self._text_after())
+            for path, dummy, override in self.overrides:
+                if override is None:
+                    self.host.remove(path)
             if self.binding:
                 self._let_go()
                 live.bind(self.host, self.binding, self._before())
-        except HostError as exc:
-            self._undo(during, exc)
-            raise
+        except (HostError, OSError) as exc:
+            unlike = self._undo(during, exc)
+            text = str(exc) if isinstance(exc, HostError) else UNWRITTEN % ("no function was moved, since", exc)
+            raise HostError(text + (". Not as before: %s; run this again" % ", ".join(unlike) if unlike else "")) from exc
         try:
             if self.returning:
                 live.give_back(self.host, self.returning)
-        except live.LiveError as exc:
-            self._write_state(self._marked(during, exc.stuck))  # the list is as wanted: a reboot gives it back too
+        except live.LiveError as exc:  # the list is as wanted: a reboot gives it back too
+            files.put_back(self.host, {record.STATE: record.render(self._marked(during, exc.stuck))})
             raise
-        for path, dummy, override in self.overrides:
-            if override is not None:
-                self.host.write(path, override)
-        self._write_state(after)
-        files.put(self.host, record.LEAVING, leaving)
+        try:
+            for path, dummy, override in self.overrides:
+                if override is not None:
+                    self.host.write(path, override)
+            self._write_state(after)
+            files.put(self.host, record.LEAVING, leaving)
+        except (HostError, OSError) as exc:
+            raise HostError(UNWRITTEN % ("every function is where it was asked, but", exc)) from exc
         failed = persistence.switch_all(self.host, self._kept_again(after or {}))
         if failed:
             raise HostError("every function is back at its driver, but: %s" % "; ".join(failed))
@@ -169,17 +174,18 @@ class _Change:
                      and identity.driver_of(self.host, address) == old.get("driver"))]
 
     def _undo(self, during, exc):
-        """The files as before, as far as the functions are; ``exc`` says what of them is not."""
+        """The files as before, as far as the functions are (``exc`` says what of them is not); returns paths of those not."""
         left, stuck = getattr(exc, "left", []), getattr(exc, "stuck", set())
         persistence.switch_all(self.host, [item["address"] for item in self.binding if item["address"] not in stuck
                                            and during[item["address"]].get("persistence")])
-        for address, override in sorted(self.taken.items()):
-            self.host.write(driverctl.path_of(address), override)
-        if left:
-            self._write_state(self._marked(during, stuck))
-        else:
-            files.put(self.host, record.STATE, self.state_text)
-        files.put(self.host, asked.DEVICES, self.text)
+        texts = {path: text for path, text, dummy in self.overrides}
+        texts[record.STATE] = record.render(self._marked(during, stuck)) if left else self.state_text
+        texts[asked.DEVICES] = self.text
+        texts[record.LEAVING] = self.leaving_text
+        unlike = files.put_back(self.host, texts)
+        for folder in (asked.ASKED_FOLDER, asked.STATE_FOLDER):
+            self.host.remove_empty_folder(folder)
+        return unlike
 
     def _marked(self, records, stuck):
         return {address: dict(old, stuck=self.boot) if address in stuck else old for address, old in records.items()}

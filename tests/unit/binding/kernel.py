@@ -99,7 +99,8 @@ class Kernel(Host):
         if path.startswith(("/etc/", "/var/", "/run/")):
             self._change(None if path.startswith("/run/") else path)
         if path in self.full:
-            raise OSError(28, "No space left on device", path)
+            os.makedirs(os.path.dirname(self.path(path)), exist_ok=True)
+            raise OSError(28, "No space left on device")
         super().write(path, data, mode)
 
     def remove(self, path):

@@ -362,6 +362,52 @@ def test_a_group_that_the_kernel_does_not_call_viable_puts_everything_back(host,
     assert host.state() == before
 
 
+FULL = [asked.DEVICES, record.STATE]
+
+
+@pytest.mark.parametrize("path", FULL)
+@pytest.mark.parametrize("when", ["auto", "boot"])
+def test_a_disk_without_room_is_told_and_nothing_has_moved(host, path, when):
+    before = host.state()
+    host.full.add(path)
+    with pytest.raises(HostError) as caught:
+        go(host, when=when)
+    text = str(caught.value)
+    assert path in text and "No space left on device" in text and "no function was moved" in text
+    assert (host.state(), host.writes, ours(host)) == (before, [], [None, None, False, False])
+
+
+@pytest.mark.parametrize("path", FULL)
+def test_a_disk_without_room_leaves_the_list_as_it_was(host, path):
+    go(host, (NIC,))
+    before, writes = (host.state(), ours(host)), list(host.writes)
+    host.full.add(path)
+    with pytest.raises(HostError, match="No space left on device"):
+        go(host)
+    assert ((host.state(), ours(host)), host.writes) == (before, writes)
+
+
+@pytest.mark.parametrize("wanted", [ALL, (NIC,)])
+def test_a_disk_that_becomes_full_meanwhile_is_told_and_the_next_run_ends_it(host, monkeypatch, wanted):
+    before, write = host.state(), host.write_sysfs
+    go(host, (GPU, AUDIO))
+
+    def fill(path, value, timeout=10.0):
+        host.full.update(FULL)
+        write(path, value, timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "write_sysfs", fill)
+        with pytest.raises(HostError, match="No space left on device"):
+            go(host, wanted)
+    host.full.clear()
+    go(host, wanted)
+    assert {a for a, now in host.state().items() if now == VFIO} == {device["address"] for device in wanted}
+    assert not go(host, wanted)["changed"]
+    go(host, (), state="absent")
+    assert (host.state(), ours(host)) == (before, [None, None, False, False])
+
+
 def test_a_group_that_a_guest_has_open_is_viable(host):
     host.open_groups.add("7")
     assert go(host)["changed"]
