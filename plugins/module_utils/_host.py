@@ -444,6 +444,16 @@ class Host:
             raise HostError("%s: the child that does it died" % what)
         return answer
 
+    def vfio_open(self, path, timeout=SYSFS_TIMEOUT):
+        """Open and close a function's own node like /dev/vfio/devices/vfio0, which does nothing to the function.
+
+        Raises HostTimeout when the kernel does not return, HostError when the node cannot be opened.
+        """
+        target = self.path(path)
+        code = self._in_child("opening %s" % path, timeout, lambda child: child.open(target, timeout))
+        if code:
+            raise HostError("%s: %s" % (path, os.strerror(code)))
+
     def vfio_viable(self, path):
         """Whether the kernel calls the group of a node like /dev/vfio/7 viable; None when somebody has it open.
 

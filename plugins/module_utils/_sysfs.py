@@ -20,7 +20,8 @@ KILL_TIMEOUT = 0.2
 
 
 READ_LIMIT = 1 << 16
-READ, WRITE = b"r", b"w"
+READ, WRITE, OPEN = b"r", b"w", b"o"
+MODES = {READ: os.O_RDONLY, WRITE: os.O_WRONLY, OPEN: os.O_RDWR}
 
 
 class Stuck(Exception):
@@ -55,6 +56,10 @@ class Child:
     def read(self, path, timeout):
         """``(errno, bytes)``, the same."""
         return self._ask(READ, path, b"", timeout)
+
+    def open(self, path, timeout):
+        """errno as of write(), for opening a device node to read and write; it is closed again."""
+        return self._ask(OPEN, path, b"", timeout)[0]
 
     def _ask(self, what, path, data, timeout):
         name = os.fsencode(path)
@@ -110,11 +115,11 @@ def _serve(wanted, answers, parent):
             os._exit(0)
         code, found = 0, b""
         try:
-            fd = os.open(name, (os.O_RDONLY if what == READ else os.O_WRONLY) | os.O_CLOEXEC)
+            fd = os.open(name, MODES[what] | os.O_CLOEXEC)
             try:
                 if what == READ:
                     found = os.read(fd, READ_LIMIT)
-                else:
+                elif what == WRITE:
                     os.write(fd, data)
             finally:
                 os.close(fd)

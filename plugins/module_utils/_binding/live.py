@@ -190,7 +190,7 @@ def _expect(host, address, name):
 
 
 def _viable(host, address):
-    """The group's node is there, opens, and the kernel calls the group viable."""
+    """The node of the group is there, opens, and the kernel calls the group viable; or the node of the function is, and opens."""
     folder = SYSFS + address
     link = host.readlink(folder + "/iommu_group")
     group = (link or "").rpartition("/")[2]
@@ -201,8 +201,12 @@ def _viable(host, address):
         if host.vfio_viable(node) is False:
             raise HostError("%s: the kernel does not call its group viable (%s): a member is on a driver of the host"
                             % (address, node))
-    elif not host.listdir(folder + "/vfio-dev"):  # a kernel that has devices of its own instead of groups
+        return
+    own = host.listdir(folder + "/vfio-dev")  # a kernel that has devices of its own instead of groups
+    if not own:
         raise HostError("%s: there is no %s, so no guest could use it" % (address, node))
+    for name in own:
+        host.vfio_open("/dev/vfio/devices/" + name)
 
 
 # -- what the kernel said ---------------------------------------------------------------------

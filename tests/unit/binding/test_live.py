@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._binding import live, manage, record
-from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError, HostTimeout
 from ansible_collections.vfio.host.tests.unit.binding import kernel
 from ansible_collections.vfio.host.tests.unit.binding.kernel import AUDIO, GPU, NIC, Kernel
 
@@ -360,6 +360,29 @@ def test_a_group_that_the_kernel_does_not_call_viable_puts_everything_back(host,
     with pytest.raises(HostError, match="does not call its group viable .*/dev/vfio/8"):
         go(host)
     assert host.state() == before
+
+
+def test_where_functions_have_nodes_instead_of_groups_these_are_opened(host):
+    host.groups = False
+    assert go(host)["changed"]
+    assert host.opened == ["/dev/vfio/devices/vfio%d" % number for number in range(3)]
+
+
+@pytest.mark.parametrize("how", ["no node", "it does not open"])
+def test_a_node_of_a_function_that_does_not_open_puts_everything_back(host, monkeypatch, how):
+    host.groups = False
+    before, put = host.state(), host.put
+
+    def refuse(path, timeout=10.0):
+        raise HostTimeout("opening %s did not end within 10 s" % path)
+
+    if how == "no node":
+        monkeypatch.setattr(host, "put", lambda path, text: path.endswith("vfio2") or put(path, text))
+    else:
+        monkeypatch.setattr(host, "vfio_open", refuse)
+    with pytest.raises(HostError, match="/dev/vfio/devices/vfio"):
+        go(host)
+    assert host.state() == before and ours(host) == [None, None, False, False]
 
 
 FULL = [asked.DEVICES, record.STATE]

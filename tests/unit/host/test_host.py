@@ -424,6 +424,23 @@ def test_write_sysfs_gives_up_at_its_deadline(host, tree, monkeypatch):
     assert len(children) == 1
 
 
+def test_vfio_open_opens_and_closes_a_node_or_says_why_not(host, tree):
+    (tree / "vfio0").write_text("as it is")
+    host.vfio_open("/vfio0")
+    assert (tree / "vfio0").read_text() == "as it is"
+    with pytest.raises(HostError, match="/vfio1: No such file or directory"):
+        host.vfio_open("/vfio1")
+    assert not host.exists("/vfio1")
+
+
+def test_vfio_open_gives_up_at_its_deadline(host, tree, monkeypatch):
+    (tree / "vfio0").write_text("")
+    really = os.open
+    monkeypatch.setattr(os, "open", lambda path, *more: time.sleep(60) if b"vfio0" in os.fsencode(path) else really(path, *more))
+    with pytest.raises(HostTimeout, match="opening /vfio0 did not end within 0.2 s"):
+        host.vfio_open("/vfio0", timeout=0.2)
+
+
 # -- commands --------------------------------------------------------------------------------
 
 
