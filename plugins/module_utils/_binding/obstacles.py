@@ -14,6 +14,7 @@ from __future__ import annotations
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import slot_of, sort_key
 from ansible_collections.vfio.host.plugins.module_utils._findings.finding import stays
+from ansible_collections.vfio.host.plugins.module_utils._hardware import acs
 from ansible_collections.vfio.host.plugins.module_utils._usage import holders
 
 HARMLESS = (None, "pci-stub", "pcieport")
@@ -60,7 +61,7 @@ def _against(functions, function, address, listed, machine):
         if not asked.is_vfio(other["driver"]) and other["driver"] not in HARMLESS:
             found.append("%s is in the same group and on driver %s: the kernel would not call the group viable"
                          % (member, other["driver"]))
-    return found
+    return found + _bridges(functions, function, machine)
 
 
 def _missing(address):
@@ -94,3 +95,17 @@ def _spread(found, functions):
                 own.append("%s goes with it, and is held" % other)
         spread[address] = own
     return spread
+
+
+def _bridges(functions, function, machine):
+    """Bridges of its group on a driver that takes their DMA for the host (iommu_device_use_default_domain), like shpchp.
+
+    Until 5.18 vfio let a bridge have any driver (vfio_dev_driver_allowed).
+    """
+    kernel = acs.release((machine["host"].get("kernel") or {}).get("release"))
+    if kernel is not None and kernel < (5, 19):
+        return []
+    bridges = [functions[member] for member in sorted(function["group_members"] or (), key=sort_key) if member in functions]
+    return ["bridge %s is in the same group and on driver %s: the kernel would not call the group viable; keep that driver "
+            "off it" % (other["address"], other["driver"]) for other in bridges
+            if other["is_bridge"] and not asked.is_vfio(other["driver"]) and other["driver"] not in HARMLESS]

@@ -289,6 +289,23 @@ def test_a_member_on_another_driver_would_spoil_the_group(host):
     assert host.driver(GPU_AT) == "bochs-drm"
 
 
+@pytest.mark.parametrize("driver, release, free", [
+    ("shpchp", "6.1.0-13-amd64", False), ("shpchp", "5.19.0", False), ("shpchp", None, False),
+    ("shpchp", "5.10.0-26-amd64", True), ("pcieport", "6.1.0", True), (None, "6.1.0", True), ("pci-stub", "6.1.0", True),
+])
+def test_a_bridge_in_the_group_whose_driver_keeps_its_dma_would_spoil_the_group(host, driver, release, free):
+    bridge = {"address": "0000:00:05.0", "driver": driver, "group": 8, "is_bridge": True, "class": "060400",
+              "group_members": ["0000:00:05.0", NIC_AT], "used_by": [], "holders": []}
+    machine = host.machine(**{NIC_AT: {"group_members": bridge["group_members"]}})
+    machine["functions"].append(bridge)
+    machine["host"]["kernel"] = {"release": release}
+    params = {"devices": [dict(NIC)], "state": "present", "when": "auto"}
+    result = manage.run(host, params, True, lambda dummy: machine)
+    assert [d["why"] for d in result["deferred"]] == ([] if free else [[
+        "bridge 0000:00:05.0 is in the same group and on driver shpchp: the kernel would not call the group viable; keep "
+        "that driver off it"]])
+
+
 def test_who_only_watches_a_card_does_not_hold_it(host):
     watching = [{"pid": 1, "command": "systemd-logind", "node": "/dev/dri/card0"}]
     assert go(host, **{GPU_AT: {"holders": watching}})["deferred"] == []
