@@ -25,7 +25,7 @@ description:
     script that compares the card first. The script never takes virtual functions away, and leaves those that have a
     driver.
   - Remembers what each card had before (C(/var/lib/vfio-host/sriov.json)), and gives it back with O(state=absent), or
-    when a card is taken off the list.
+    when a card is taken off the list. A run that was killed is finished or taken back by the next one.
 extends_documentation_fragment:
   - vfio.host.attributes
 options:

@@ -22,8 +22,8 @@ STUBS = ("pci-stub", "pcieport")
 
 
 def number(host, address, name):
-    """A number in an attribute of a function, or None."""
-    text = host.read_attribute("%s%s/%s" % (DEVICES, address, name)) or ""
+    """A number in an attribute of a function, or None. Raises HostTimeout: reading some takes the device's lock."""
+    text = host.read_sysfs("%s%s/%s" % (DEVICES, address, name)) or ""
     return int(text) if text.isdigit() else None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import sort_key
-from ansible_collections.vfio.host.plugins.module_utils._binding.record import as_it_is
+from ansible_collections.vfio.host.plugins.module_utils._binding.record import as_it_is, boot_id
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.plugins.module_utils._sriov import (
     held,
@@ -30,6 +30,7 @@ class Plan:
         self.warnings = []
         self.wanted = asking.check((params["functions"] or []) if params["state"] == "present" else [])
         self.records = record.read(host)
+        self.boot = boot_id(host)
         self.now = {item["address"]: physical.read(host, item["address"]) for item in self.wanted}
         for item in self.wanted:
             physical.check(item, self.now[item["address"]])
@@ -46,8 +47,8 @@ class Plan:
         self.files = persistence.files(self.wanted, host.which("systemctl"))
         self.texts = {path: host.read(path) for path in self.files}
         self.bare = {step["address"]: self._bare(step["record"], step["item"]) for step in self.steps}
-        old = {address: {key: entry[key] for key in ("vendor", "device", "numvfs", "autoprobe", "wanted", "ours")}
-               for address, entry in self.records.items()}
+        old = {address: dict({key: entry[key] for key in ("vendor", "device", "numvfs", "autoprobe", "wanted", "ours")},
+                             counts=entry.get("counts", [])) for address, entry in self.records.items()}
         moved = any(step["moves"] for step in self.steps + self.back)
         self.file_changes = [path for path in self.files
                              if self.texts[path] != self.files[path] or self.mode_is_off(path)]
@@ -74,6 +75,7 @@ class Plan:
                 "vendor": now["vendor"], "device": now["device"], "numvfs": now["numvfs"],
                 "autoprobe": now["autoprobe"], "wanted": item["count"], "settings": {}, "ours": {},
                 "drivers": vf_drivers, "found": {str(index): values for index, values in told.items()},
+                "kept": self.boot,
             }
         count = item["count"]
         recreate = now["numvfs"] != count
@@ -81,9 +83,9 @@ class Plan:
             raise HostError("%s: it says that it has %d virtual functions, and %d are there; reload its driver"
                             % (address, count, len(now["vfs"])))
         autoprobe = entry["autoprobe"] if not count else asking.autoprobe(item["vfs"])
-        return {"address": address, "item": item, "now": now, "record": entry, "count": count, "nic": nic, "told": told,
-                "recreate": recreate, "autoprobe": now["autoprobe"] if now["autoprobe"] is None else autoprobe,
-                "drivers": vf_drivers, "place": item["place"]}
+        return {"address": address, "item": item, "now": now, "record": record.begun(entry, count, not recreate),
+                "count": count, "nic": nic, "told": told, "recreate": recreate, "place": item["place"],
+                "autoprobe": now["autoprobe"] if now["autoprobe"] is None else autoprobe, "drivers": vf_drivers}
 
     def _nic(self, item):
         vf = next((vf for vf in item["vfs"] if _asks(vf)), None)
@@ -107,15 +109,17 @@ class Plan:
             if not record.same_card(entry, now) or now["numvfs"] is None:
                 self.warnings.append("%s: the card that was there is gone; there is nothing to give back" % address)
                 continue
-            if now["numvfs"] not in (0, entry["wanted"], entry["numvfs"]):
+            if now["numvfs"] not in record.counts(entry):
                 self.warnings.append("%s: %d virtual functions were asked for and there are %d, so somebody has set "
                                      "them since; left as they are" % (address, entry["wanted"], now["numvfs"]))
                 continue
             nic = physical.interface(self.host, address) if entry["ours"] or entry["found"] else None
+            recreate = now["numvfs"] != entry["numvfs"]
             steps.append({
-                "address": address, "item": None, "now": now, "record": entry, "count": entry["numvfs"], "nic": nic,
+                "address": address, "item": None, "now": now, "count": entry["numvfs"], "nic": nic,
+                "record": dict(entry, kept=None if recreate else entry.get("kept")),
                 "told": physical.read_settings(self.host, nic) if nic and now["numvfs"] else {},
-                "recreate": now["numvfs"] != entry["numvfs"], "autoprobe": entry["autoprobe"], "place": address,
+                "recreate": recreate, "autoprobe": entry["autoprobe"], "place": address,
                 "drivers": {vf: as_it_is(self.host, vf) for vf in now["vfs"].values()},
             })
         return steps
@@ -215,14 +219,22 @@ class Plan:
             if step["nic"] is None:
                 step["settings"] = {}  # nothing is there any more to set them with
             elif not step["recreate"]:
-                step["settings"] = {int(index): values for index, values in (
-                    (index, physical.differing({name: entry["settings"].get(index, {}).get(name) for name in names},
-                                               step["told"].get(int(index), {})))
-                    for index, names in entry["ours"].items() if int(index) in step["told"]) if values}
+                step["settings"] = self._as_before(entry, step["told"])
             step["restores"] = {vf: was for vf, was in entry["drivers"].items()
                                 if step["recreate"] and entry["numvfs"] or step["drivers"].get(vf, was) != was}
             step["moves"] = bool(step["recreate"] or step["settings"] or step["restores"]
                                  or step["autoprobe"] != step["now"]["autoprobe"])
+
+    def _as_before(self, entry, told):
+        """Settings that virtual functions which are there already lack to be what was before, ``{index: {...}}``."""
+        lacking = {}
+        for index, now in told.items():
+            was = entry["settings"].get(str(index), {})
+            target = {name: was.get(name) for name in entry["ours"].get(str(index), [])}
+            if not self.boot or entry.get("kept") != self.boot:  # not those that were there before, so all of it counts
+                target.update(entry["found"].get(str(index), {}))
+            lacking[index] = physical.differing(target, now)
+        return {index: values for index, values in lacking.items() if values}
 
     def _driver_step(self, step, vf, address):
         now = None if step["recreate"] else step["drivers"][address]
@@ -271,7 +283,7 @@ class Plan:
         """What is compared of a record: the rest is only known once virtual functions are there."""
         ours = {str(vf["index"]): [name for name in asking.SETTINGS if vf[name] is not None] for vf in item["vfs"]}
         return {"vendor": entry["vendor"], "device": entry["device"], "numvfs": entry["numvfs"],
-                "autoprobe": entry["autoprobe"], "wanted": item["count"],
+                "autoprobe": entry["autoprobe"], "wanted": item["count"], "counts": [],
                 "ours": {index: names for index, names in ours.items() if names}}
 
     def mode_is_off(self, path):

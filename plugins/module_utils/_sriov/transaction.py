@@ -41,8 +41,8 @@ class Transaction:
     def apply(self):
         """All of it or nothing. The record is on disk before the first write to sysfs."""
         self.during = dict(self.plan.records)
-        for step in self.plan.steps:
-            self.during[step["address"]] = dict(step["record"], wanted=step["count"])
+        for step in self.plan.steps + self.plan.back:
+            self.during[step["address"]] = step["record"]
         touched = []
         since = float((self.host.read("/proc/uptime") or "0").split()[0])
         try:
@@ -57,9 +57,8 @@ class Transaction:
             self._give()
             self._read_back()
             self._write_files(self.plan.files)
-            record.write(self.host, {step["address"]: dict(
-                step["record"], **{key: self.plan.bare[step["address"]][key] for key in ("wanted", "ours")})
-                for step in self.plan.steps})
+            record.write(self.host, {step["address"]: record.ended(
+                step["record"], self.plan.bare[step["address"]]["ours"]) for step in self.plan.steps})
         except (HostError, OSError) as exc:
             said = live.kernel_log(self.host, since, [step["address"] for step in touched])
             self.stuck |= set(getattr(exc, "stuck", ()))
@@ -148,7 +147,7 @@ class Transaction:
             for index, values in step["settings"].items():
                 ours[str(index)] = sorted(set(ours.get(str(index), [])) | set(values))
             step["record"] = dict(step["record"], settings=kept)
-            self.during[step["address"]] = dict(step["record"], wanted=step["count"], ours=ours)
+            self.during[step["address"]] = dict(step["record"], ours=ours)
             record.write(self.host, self.during)
         for index, values in sorted(step["settings"].items()):
             # Of virtual functions just made a card may have the value already.

@@ -76,6 +76,7 @@ class Kernel(KillableHost):
         tree.route("enp0s25", "0.0.0.0", 0, "10.0.2.2", flags=3)
         tree.folder("/proc/1/fd")
         tree.write("/proc/uptime", "100.00 0.00\n")
+        tree.write("/proc/sys/kernel/random/boot_id", "first\n")
         for name in ("igb", "igbvf", "e1000e"):
             tree.folder(DRIVERS + name)
         for folder in ("/etc/udev/rules.d", "/etc/systemd/system", "/var/lib", "/usr/local/lib"):
@@ -175,8 +176,13 @@ class Kernel(KillableHost):
 
     def read_sysfs(self, path, timeout=10.0):
         if path.startswith(DEVICES) and path.split("/")[5] in self.locked:
-            raise HostTimeout("reading %s did not end" % path)
-        return self.read_attribute(path)
+            raise HostTimeout("reading %s did not end within %g s" % (path, timeout))
+        return super().read_attribute(path)
+
+    def read_attribute(self, path):
+        """Reading these takes the device's lock, so whoever does it without a deadline may wait for ever."""
+        assert path.rpartition("/")[2] not in ("sriov_numvfs", "driver_override"), "%s is read without a deadline" % path
+        return super().read_attribute(path)
 
     def _count(self, address, count, path):
         if count == self.count(address):
@@ -262,14 +268,22 @@ class Kernel(KillableHost):
         return os.path.basename(link) if link else None
 
     def override(self, address):
-        text = self.read_attribute(DEVICES + address + "/driver_override")
+        text = super().read_attribute(DEVICES + address + "/driver_override")
         return None if text in ("(null)", None) else text
 
     def count(self, address):
-        return int(self.read_attribute(DEVICES + address + "/sriov_numvfs"))
+        return int(super().read_attribute(DEVICES + address + "/sriov_numvfs"))
 
     def autoprobe(self, address):
         return self.read_attribute(DEVICES + address + "/sriov_drivers_autoprobe") == "1"
+
+    def virtual(self, physical):
+        """Addresses of the virtual functions of a card that are there."""
+        return [address for address in self.listdir(DEVICES)
+                if os.path.basename(self.readlink(DEVICES + address + "/physfn") or "") == physical]
+
+    def boot(self):
+        return self.read_attribute("/proc/sys/kernel/random/boot_id")
 
     def process(self, pid, command, node):
         """A process that has a node open, as /proc tells it."""
@@ -278,7 +292,9 @@ class Kernel(KillableHost):
         os.symlink(node, self.root + "/proc/%d/fd/3" % pid)
 
     def reboot(self):
-        """No card has virtual functions afterwards."""
+        """No card has virtual functions afterwards, and nothing hangs."""
+        self.hang, self.locked = set(), set()
+        self.put("/proc/sys/kernel/random/boot_id", self.boot() + "again\n")
         for address in IDS:
             self._count(address, 0, "")
             self.put(DEVICES + address + "/sriov_drivers_autoprobe", "1\n")
@@ -296,6 +312,10 @@ class Kernel(KillableHost):
                     with open(os.path.join(folder, name), encoding="utf-8") as file:
                         files[os.path.join(folder, name)] = file.read()
         return cards, virtual, json.dumps(self.vfinfo, sort_keys=True), files
+
+    def files(self):
+        """The files beside the record, by their path on the machine."""
+        return {path[len(self.root):]: text for path, text in self.state()[3].items() if "/var/" not in path}
 
 
 def read_machine(host):

@@ -156,12 +156,16 @@ def test_sixty_four_or_none(host):
 # -- what somebody else made ------------------------------------------------------------------
 
 
-@pytest.fixture
-def made(host):
-    """Two virtual functions that were there before us, on the host's driver, one with a VLAN."""
+def give_a_fence(host):
     host.write_sysfs(DEVICES + PF + "/sriov_numvfs", "2", 60)
     host.vfinfo[PF][0].update(vlan=33, mac="02:11:22:33:44:55")
     host.changes, host.writes = 0, []
+
+
+@pytest.fixture
+def made(host):
+    """Two virtual functions that were there before us, on the host's driver, one with a VLAN."""
+    give_a_fence(host)
     assert host.driver(vf(0)) == "igbvf"
     return host
 
@@ -471,6 +475,82 @@ def test_a_run_that_is_killed_is_finished_or_undone_by_the_next(host, when):
         assert not go(host, *asks)["changed"]
     go(host, state="absent")
     assert host.state() == before
+
+
+def was_nothing(host):
+    """Nothing before us, then three."""
+    before = host.state()
+    go(host, first(3, vfs=[SET]))
+    return before
+
+
+def was_a_fence(host):
+    """Two before us, one of them in a VLAN, then four."""
+    give_a_fence(host)
+    before = host.state()
+    go(host, first(4, vfs=[SET]))
+    return before
+
+
+def was_a_fence_that_stayed(host):
+    give_a_fence(host)
+    before = host.state()
+    go(host, first(2, vfs=[dict(SET, index=0)]))
+    return before
+
+
+def came_back_to_the_number(host):
+    """Two before us, then four, then two others."""
+    before = was_a_fence(host)
+    go(host, first(2))
+    return before
+
+
+THEN = [
+    (was_nothing, [first(5, vfs=[SET])], {}), (was_nothing, [first(2)], {}), (was_nothing, [], {}),
+    (was_a_fence, [], {}), (was_a_fence_that_stayed, [], {}), (came_back_to_the_number, [], {}),
+    (was_a_fence, [first(2)], {}),
+    (was_nothing, [first(5, vfs=[SET])], {("drivers_probe", vf(4)): "Device or resource busy"}),
+    (was_a_fence, [first(5)], {("drivers_probe", vf(4)): "Device or resource busy"}),
+    (was_a_fence, [second(1)], {("drivers_probe", vf(0, OTHER)): "Device or resource busy"}),
+]
+
+
+def attempt(host, asks):
+    """Run it; whether it was killed, or None when it failed."""
+    try:
+        go(host, *asks, state="present" if asks else "absent")
+    except Killed:
+        return True
+    except HostError:
+        return None
+    return False
+
+
+@pytest.mark.parametrize("ready, asks, broken", THEN, ids=range(len(THEN)))
+def test_whichever_change_is_the_last_of_a_run_the_next_finishes_or_undoes_it(tmp_path, ready, asks, broken):
+    whole = Kernel(str(tmp_path / "whole"))
+    ready(whole)
+    go(whole, *asks, state="present" if asks else "absent")
+    when, killed = 0, True
+    while killed:
+        when += 1
+        for way in ("again", "absent"):
+            host = Kernel(str(tmp_path / ("%d-%s" % (when, way))))
+            before = ready(host)
+            host.changes, host.kill_at, host.refuse = 0, when, broken
+            killed = attempt(host, asks)
+            assert killed or (killed is None) == bool(broken)
+            host.kill_at, host.refuse = None, {}
+            if way == "again":
+                go(host, *asks, state="present" if asks else "absent")
+                assert host.state()[:3] == whole.state()[:3], when
+                assert host.files() == whole.files(), when
+                assert not go(host, *asks, state="present" if asks else "absent")["changed"]
+            assert go(host, state="absent")["warnings"] == []
+            assert host.state() == before, (when, way)
+            shutil.rmtree(host.root)
+    assert when > 5
 
 
 # -- after a reboot, other cards, other hands ---------------------------------------------------
