@@ -19,6 +19,8 @@ description:
     one is made.
   - All cards are one transaction. If one step fails, the numbers, settings, drivers and files are what they were, and
     the error has the step and what the kernel said.
+  - A card about which a write to sysfs never ended is refused until the next boot; one that is to go back to what it
+    was is left with a warning, its files are taken out, and a run after that boot does the rest.
   - Says where the virtual functions will be and in which IOMMU groups, before they are made. Those that would share a
     group are refused, since a guest could not have them alone.
   - Keeps them over a reboot and over a reload of the card's driver, with a unit of systemd, a rule of udev, and a

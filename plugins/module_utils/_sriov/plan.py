@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import sort_key
-from ansible_collections.vfio.host.plugins.module_utils._binding.record import as_it_is, boot_id
+from ansible_collections.vfio.host.plugins.module_utils._binding.record import as_it_is, boot_id, stuck
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.plugins.module_utils._sriov import (
     held,
@@ -20,6 +20,9 @@ from ansible_collections.vfio.host.plugins.module_utils._sriov import (
     record,
     wanted as asking,
 )
+
+STUCK = ("a write about it or a virtual function of it did not end in this boot: it is not touched before a reboot, which "
+         "may wait for it too and then needs the power button")
 
 
 class Plan:
@@ -31,6 +34,10 @@ class Plan:
         self.wanted = asking.check((params["functions"] or []) if params["state"] == "present" else [])
         self.records = record.read(host)
         self.boot = boot_id(host)
+        self.stuck = {address: self.records[address] for address in stuck(self.records, self.boot)}
+        for item in self.wanted:
+            if item["address"] in self.stuck:  # reading some of it would not end either
+                raise HostError("%s.address: %s: %s" % (item["place"], item["address"], STUCK))
         self.now = {item["address"]: physical.read(host, item["address"]) for item in self.wanted}
         for item in self.wanted:
             physical.check(item, self.now[item["address"]])
@@ -38,7 +45,8 @@ class Plan:
         self.steps = [self._step(item) for item in self.wanted]
         self.back = self._back()
         self.machine = read_machine(host) if self.steps or self.back else None
-        blocked = sorted(host.blocked)
+        alone = set(self.stuck).union(*(physical.virtual(host, address).values() for address in self.stuck))
+        blocked = [path for path in sorted(host.blocked) if not any(address in path for address in alone)]
         if blocked:  # what was not read may be what matters
             raise HostError("nothing was changed, since reading %s did not end" % " and ".join(blocked))
         self._predict(params["allow_shared_group"])
@@ -48,7 +56,8 @@ class Plan:
         self.texts = {path: host.read(path) for path in self.files}
         self.bare = {step["address"]: self._bare(step["record"], step["item"]) for step in self.steps}
         old = {address: dict({key: entry[key] for key in ("vendor", "device", "numvfs", "autoprobe", "wanted", "ours")},
-                             counts=entry.get("counts", [])) for address, entry in self.records.items()}
+                             counts=entry.get("counts", []))
+               for address, entry in self.records.items() if address not in self.stuck}
         moved = any(step["moves"] for step in self.steps + self.back)
         self.file_changes = [path for path in self.files
                              if self.texts[path] != self.files[path] or self.mode_is_off(path)]
@@ -104,7 +113,8 @@ class Plan:
         """Physical functions that go back to what they were, since they are no longer asked for."""
         steps = []
         named = {item["address"] for item in self.wanted}
-        for address in sorted(set(self.records) - named, key=sort_key):
+        self.warnings += ["%s: %s; run this again after it" % (address, STUCK) for address in sorted(self.stuck)]
+        for address in sorted(set(self.records) - named - set(self.stuck), key=sort_key):
             entry, now = self.records[address], physical.read(self.host, address)
             if not record.same_card(entry, now) or now["numvfs"] is None:
                 self.warnings.append("%s: the card that was there is gone; there is nothing to give back" % address)

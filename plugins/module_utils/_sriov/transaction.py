@@ -57,8 +57,8 @@ class Transaction:
             self._give()
             self._read_back()
             self._write_files(self.plan.files)
-            record.write(self.host, {step["address"]: record.ended(
-                step["record"], self.plan.bare[step["address"]]["ours"]) for step in self.plan.steps})
+            record.write(self.host, dict(self.plan.stuck, **{step["address"]: record.ended(
+                step["record"], self.plan.bare[step["address"]]["ours"]) for step in self.plan.steps}))
         except (HostError, OSError) as exc:
             said = live.kernel_log(self.host, since, [step["address"] for step in touched])
             self.stuck |= set(getattr(exc, "stuck", ()))
@@ -66,6 +66,13 @@ class Transaction:
             text = str(exc) + (". Not put back: %s; the record is kept, so that a later run can" % "; ".join(left)
                                if left else ". Everything is as it was before")
             raise HostError(text + (". The kernel said: " + " | ".join(said) if said else "")) from exc
+
+    def _count_now(self, address):
+        try:
+            return physical.number(self.host, address, "sriov_numvfs")
+        except HostTimeout:
+            self.stuck.add(address)
+            raise
 
     def _write_sysfs(self, address, name, value):
         try:
@@ -92,7 +99,7 @@ class Transaction:
                 self._found(step)
 
     def _count(self, address, count):
-        if physical.number(self.host, address, "sriov_numvfs"):
+        if self._count_now(address):
             self._write_sysfs(address, "sriov_numvfs", "0")
         if count:
             try:
@@ -217,7 +224,7 @@ class Transaction:
 
     def _read_back(self):
         for step in self.plan.steps + self.plan.back:
-            count = physical.number(self.host, step["address"], "sriov_numvfs")
+            count = self._count_now(step["address"])
             if count != step["count"]:
                 raise HostError("%s has %s virtual functions, asked %d; somebody else sets them too"
                                 % (step["address"], count, step["count"]))
@@ -243,8 +250,7 @@ class Transaction:
         """Everything as it was, the last first; returns sentences about what is not."""
         left = []
         for step in reversed(touched):
-            mine = {step["address"]} | set(physical.virtual(self.host, step["address"]).values())
-            if mine & self.stuck:
+            if self._hangs(step):
                 left.append("%s: left alone, since a write about it or a virtual function of it did not end (an "
                             "orderly reboot may wait for it too, and then needs the power button)" % step["address"])
                 continue
@@ -254,18 +260,23 @@ class Transaction:
                 left.append(str(exc))
         try:
             self._write_files(self.plan.texts)
-            if not left:
-                record.write(self.host, self.plan.records)
+            record.write(self.host, self.plan.records if not left else dict(self.during, **{
+                step["address"]: dict(self.during[step["address"]], stuck=self.plan.boot)
+                for step in touched if self._hangs(step)}))
         except (HostError, OSError) as exc:
             left.append(str(exc))
         return left
 
+    def _hangs(self, step):
+        """Whether a write about a physical function or a virtual one of it did not end."""
+        return bool(self.stuck & ({step["address"]} | set(physical.virtual(self.host, step["address"]).values())))
+
     def _undo_step(self, step):
         address, now = step["address"], step["now"]
         recreated = step["recreate"] and (
-            physical.number(self.host, address, "sriov_numvfs") != now["numvfs"] or not step["drivers"]
+            self._count_now(address) != now["numvfs"] or not step["drivers"]
             or physical.virtual(self.host, address) != now["vfs"])
-        if recreated and physical.number(self.host, address, "sriov_numvfs"):
+        if recreated and self._count_now(address):
             self._write_sysfs(address, "sriov_numvfs", "0")
         probe = physical.number(self.host, address, "sriov_drivers_autoprobe")
         if now["autoprobe"] is not None and probe != now["autoprobe"]:

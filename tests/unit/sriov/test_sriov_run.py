@@ -441,6 +441,56 @@ def test_a_bind_that_never_ends_leaves_its_card_and_undoes_the_other(host):
     assert (host.count(PF), host.count(OTHER), host.read(LIST)) == (3, 0, None)
 
 
+@pytest.mark.parametrize("hang", [("sriov_numvfs", PF), ("sriov_drivers_autoprobe", PF), ("drivers_probe", vf(1)),
+                                  ("driver_override", vf(0))])
+def test_what_hangs_is_neither_read_nor_written_again_in_this_boot(host, hang):
+    before = host.state()
+    host.hang = {hang}
+    with pytest.raises(HostError):
+        go(host, second(), first())
+    seen, host.writes = len(host.virtual(PF)), []
+    for asks in ([first()], [first(5), second()]):
+        said = refused(host, *asks)
+        assert "%s: a write about it" % PF in said and "power button" in said
+    predicted = go(host, second(), check=True)
+    assert predicted["warnings"][0].startswith("%s: a write about it" % PF) and predicted == go(host, second())
+    assert host.count(OTHER) == 2 and not go(host, second())["changed"]
+    assert go(host, state="absent", check=True) == go(host, state="absent") and not go(host, state="absent")["changed"]
+    assert len(host.virtual(PF)) == seen and host.count(OTHER) == 0 and host.exists(record.STATE)
+    assert not [write for write in host.writes if write[1] in {PF} | set(host.virtual(PF))]
+    host.reboot()
+    go(host, state="absent")
+    assert host.state() == before
+
+
+def test_a_way_home_that_hangs_is_over_with_the_next_boot(host):
+    before = host.state()
+    go(host, first())
+    host.hang = {("sriov_numvfs", PF)}
+    with pytest.raises(HostError):
+        go(host, state="absent")
+    assert host.read(LIST) is not None
+    predicted = go(host, state="absent", check=True)
+    assert predicted["changed"] and predicted == go(host, state="absent")
+    assert host.read(LIST) is None and host.exists(record.STATE)  # nothing makes them again at the next boot
+    host.reboot()
+    assert go(host, state="absent")["warnings"] == [] and host.state() == before
+
+
+def test_a_card_that_hangs_since_somebody_elses_write_is_not_waited_for(host):
+    host.locked.add(PF)
+    assert "did not end within" in refused(host, first())
+
+
+def test_after_the_boot_a_card_that_hung_is_taken_again(host):
+    host.hang = {("sriov_numvfs", PF)}
+    with pytest.raises(HostError):
+        go(host, first())
+    host.reboot()
+    go(host, first())
+    assert host.count(PF) == 3 and "stuck" not in host.read(record.STATE) and not go(host, first())["changed"]
+
+
 @pytest.mark.parametrize("broken", [("drivers_probe", vf(4)), ("sriov_numvfs", PF, "5"), ("sriov_numvfs", PF, "0")])
 def test_a_card_that_was_to_go_home_has_them_again_when_another_fails(host, broken):
     go(host, first(3), second(2))
