@@ -41,7 +41,9 @@ options:
     default: []
     suboptions:
       address:
-        description: Address of the physical function, for example V(0000:03:00.0).
+        description:
+          - Address of the physical function, for example V(0000:03:00.0). One that C(/etc/vfio-host/devices) gives to
+            guests at the next boot is refused.
         type: str
         required: true
       vendor:

@@ -41,6 +41,7 @@ class Plan:
         self.now = {item["address"]: physical.read(host, item["address"]) for item in self.wanted}
         for item in self.wanted:
             physical.check(item, self.now[item["address"]])
+        self._check_list()
         self._check_commands()
         self.steps = [self._step(item) for item in self.wanted]
         self.back = self._back()
@@ -62,6 +63,19 @@ class Plan:
         self.file_changes = [path for path in self.files
                              if self.texts[path] != self.files[path] or self.mode_is_off(path)]
         self.changed = bool(moved or self.file_changes or old != self.bare)
+
+    def _check_list(self):
+        """No physical function goes to a driver for guests at the next boot. Raises ValueError."""
+        listed = asked.parse(self.host.read(asked.DEVICES) or "") if self.wanted else []
+        for item in self.wanted:
+            way = asked.path_of(self.host.readlink(physical.DEVICES + item["address"]))
+            line = next((line for line in listed if line["address"] == item["address"]
+                         or line["path"] is not None and line["path"] == way), None)
+            if line:
+                raise ValueError(
+                    "%s.address: %s is in %s, so the next boot gives it to %s and it makes no virtual functions; the "
+                    "physical function has to stay with the host, so take it off the list of vfio.host.vfio_binding"
+                    % (item["place"], item["address"], asked.DEVICES, line["driver"]))
 
     def _check_commands(self):
         if any(item["count"] for item in self.wanted) and not self.host.which("systemctl"):

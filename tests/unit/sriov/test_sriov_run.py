@@ -10,6 +10,7 @@ import os
 import shutil
 
 import pytest
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.plugins.module_utils._sriov import manage, persistence, record, transaction
 from ansible_collections.vfio.host.plugins.module_utils._sriov.wanted import LIST
@@ -653,6 +654,34 @@ def test_a_record_that_cannot_be_understood(host):
 def test_commands_that_are_missing(host, command, word):
     host.remove("/usr/bin/" + command)
     assert word in refused(host, first(vfs=[SET]))
+
+
+def for_guests(address, path=None):
+    return asked.render([asked.identity({"address": address, "vendor": "8086", "device": "10c9", "path": path,
+                                         "subsystem_vendor": "0000", "subsystem_device": "0000"})])
+
+
+@pytest.mark.parametrize("count", [3, 0])
+def test_a_card_that_the_next_boot_gives_to_guests_is_refused(host, count):
+    host.put(asked.DEVICES, for_guests(PF))
+    said = refused(host, second(), first(count))
+    assert "functions[1].address: %s is in %s" % (PF, asked.DEVICES) in said and "vfio.host.vfio_binding" in said
+    assert go(host, second())["changed"]
+
+
+def test_a_card_is_known_on_that_list_by_its_way_when_bus_numbers_shift(host):
+    way = asked.path_of(host.readlink(DEVICES + PF))
+    assert way
+    host.put(asked.DEVICES, for_guests("0000:07:00.0", way))
+    assert "%s is in %s" % (PF, asked.DEVICES) in refused(host, first())
+    host.put(asked.DEVICES, for_guests("0000:07:00.0", "0000:00/1f.0/00.0"))
+    assert go(host, first())["changed"]
+
+
+def test_a_list_that_cannot_be_understood_is_refused(host):
+    host.put(asked.DEVICES, "0000:02:00.0 8086\n")
+    assert "%s line 1" % asked.DEVICES in refused(host, first())
+    assert not go(host, state="absent")["changed"]
 
 
 def test_settings_need_an_interface(host):
