@@ -118,6 +118,8 @@ notes:
     carries the SSH connection or a default route.
   - Virtual functions do not exist while the initramfs runs, so they do not belong on the list of
     M(vfio.host.vfio_binding).
+  - A virtual function for which C(driverctl) has another driver (C(/etc/driverctl.d)) is refused, with the command that
+    takes it out, since its rule of udev would give it that driver first.
   - With C(vfio_host=off) on the kernel command line nothing is made at boot.
 seealso:
   - module: vfio.host.vfio_binding

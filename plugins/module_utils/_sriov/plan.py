@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import sort_key
+from ansible_collections.vfio.host.plugins.module_utils._binding import driverctl
 from ansible_collections.vfio.host.plugins.module_utils._binding.record import as_it_is, boot_id, stuck
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.plugins.module_utils._sriov import (
@@ -51,6 +52,8 @@ class Plan:
         if blocked:  # what was not read may be what matters
             raise HostError("nothing was changed, since reading %s did not end" % " and ".join(blocked))
         self._predict(params["allow_shared_group"])
+        for step in self.steps:
+            refuse_overrides(host, step)
         self._decide()
         self._refuse_held()
         self.files = persistence.files(self.wanted, host.which("systemctl"))
@@ -313,6 +316,27 @@ class Plan:
     def mode_is_off(self, path):
         stat = self.host.stat(path) if self.files[path] is not None else None
         return stat is not None and stat.st_mode & 0o777 != persistence.MODES.get(path, 0o644)
+
+
+def refuse_overrides(host, step):
+    """Raise HostError where driverctl gives a virtual function another driver than is asked, before we can."""
+    drivers = {step["vfs"][vf["index"]]: vf["driver"] for vf in step["item"]["vfs"]}
+    found = {address: text.strip() for address, text in driverctl.overrides(host, drivers).items()}
+    others = [address for address in sorted(found, key=sort_key) if not _agrees(found[address], drivers[address])]
+    if others:
+        raise HostError("%s: driverctl decides about virtual functions of %s already: %s. Run %s (or remove the file of one "
+                        "that is not there), or ask for that driver" % (
+                            step["place"], step["address"],
+                            ", ".join("%s (%s: %s)" % (address, driverctl.path_of(address), found[address])
+                                      for address in others),
+                            " and ".join("driverctl unset-override %s" % address for address in others)))
+
+
+def _agrees(override, driver):
+    """Whether an override of driverctl's does what is asked; ``host`` is any driver that is the host's."""
+    if driver == asking.HOST:
+        return not asked.is_vfio(override)
+    return driver is not None and asked.module_of(override) == asked.module_of(driver)
 
 
 def _asks(vf):

@@ -21,7 +21,7 @@ from ansible_collections.vfio.host.plugins.module_utils._sriov import (
     record,
     wanted as asking,
 )
-from ansible_collections.vfio.host.plugins.module_utils._sriov.plan import some
+from ansible_collections.vfio.host.plugins.module_utils._sriov.plan import refuse_overrides, some
 
 COUNT_TIMEOUT = 60.0
 """Seconds that the kernel may take to make or end the virtual functions of one card."""
@@ -135,6 +135,7 @@ class Transaction:
             bind["address"] = renamed[bind["address"]]
         step["probes"] = [renamed[address] for address in step["probes"]]
         step["vfs"] = really
+        refuse_overrides(self.host, step)
 
     def _set(self, step):
         """Settings of the virtual functions of one physical function, what they were kept in the record, read back."""

@@ -656,6 +656,35 @@ def test_commands_that_are_missing(host, command, word):
     assert word in refused(host, first(vfs=[SET]))
 
 
+@pytest.mark.parametrize("asks, override", [
+    (first(), "igbvf"), (first(driver="mlx5_vfio_pci"), "vfio-pci"), (first(driver="host"), "vfio-pci"), (first(), "none"),
+    (first(vfs=[{"index": 1, "driver": "host"}]), "mlx5_vfio_pci"),
+])
+@pytest.mark.parametrize("there", [False, True])
+def test_another_driver_that_driverctl_has_for_a_virtual_function(host, asks, override, there):
+    if there:
+        go(host, asks)
+    path = "/etc/driverctl.d/pci-" + vf(1)
+    host.put(path, override + "\n")
+    said = refused(host, asks)
+    assert "functions[0]: driverctl" in said and "%s (%s: %s)" % (vf(1), path, override) in said
+    assert "driverctl unset-override %s " % vf(1) in said
+    assert go(host, first(1))["changed"] and go(host, state="absent")["changed"] and host.read(path) == override + "\n"
+
+
+@pytest.mark.parametrize("asks, override", [(first(), "vfio_pci"), (first(driver="host"), "igbvf"), (first(1), "igbvf")])
+def test_an_override_of_driverctl_that_says_the_same_or_is_about_others(host, asks, override):
+    host.put("/etc/driverctl.d/pci-" + vf(1), override)
+    go(host, asks)
+    assert not go(host, asks)["changed"]
+
+
+def test_an_override_of_driverctl_that_only_the_real_address_shows(host):
+    host.put("/etc/driverctl.d/pci-" + vf(4), "igbvf")
+    host.shift = 4
+    assert "driverctl unset-override %s " % vf(4) in failed(host, first(2))
+
+
 def for_guests(address, path=None):
     return asked.render([asked.identity({"address": address, "vendor": "8086", "device": "10c9", "path": path,
                                          "subsystem_vendor": "0000", "subsystem_device": "0000"})])
