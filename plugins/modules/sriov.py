@@ -114,6 +114,10 @@ options:
 notes:
   - Whether a driver can make virtual functions at all is known only once it is told to. If it cannot, everything is put
     back, and the error says so.
+  - A driver may be busy with its virtual functions for a moment; it is asked again for some seconds. What it does not
+    tell then, or a VLAN of another protocol than 802.1Q, is refused, since nothing could give it back.
+  - Some drivers take no MAC address away. A virtual function that had none keeps ours then, with a warning, until it is
+    made anew.
   - Many cards take their link down for a moment when the number changes. A warning says when the physical function
     carries the SSH connection or a default route.
   - Virtual functions do not exist while the initramfs runs, so they do not belong on the list of

@@ -143,7 +143,18 @@ interface()
 set_one()
 {
     [ -z "$why" ] || return
-    ip link set dev "$nic" vf "$index" "$@" >/dev/null 2>&1 || why="$nic does not take its $1"
+    tries=0
+    until said=$(LC_ALL=C ip link set dev "$nic" vf "$index" "$@" 2>&1); do
+        case $said in
+        *"Resource temporarily unavailable"* | *"Device or resource busy"*) ;;
+        *) tries=$patience ;;
+        esac
+        if [ "$tries" -ge "$patience" ]; then
+            why="$nic does not take its $1"
+            return
+        fi
+        doze
+    done
 }
 
 # settings INDEX MAC VLAN QOS TRUST SPOOF: sets $why when one did not work

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import time
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._binding import identity
@@ -19,6 +20,13 @@ from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 DEVICES = identity.SYSFS
 STUBS = ("pci-stub", "pcieport")
 """Drivers that hold a function and make no virtual ones."""
+
+PATIENCE = 5.0
+"""Seconds that a driver may be busy with its virtual functions: meanwhile it leaves one out, or takes no setting."""
+
+BUSY = ("Resource temporarily unavailable", "Device or resource busy")
+NO_MAC = "00:00:00:00:00:00"
+"""What takes a MAC address away, so that the driver of the virtual function chooses one."""
 
 
 def number(host, address, name):
@@ -129,21 +137,50 @@ def interfaces_of(host, address):
     return found
 
 
+def read_all_settings(host, name, indexes):
+    """read_settings() of all these virtual functions, once the driver tells them; {} when it tells of none.
+
+    Raises HostError when it tells of some only: what it leaves out could not be given back.
+    """
+    end = time.monotonic() + PATIENCE
+    while True:
+        found = read_settings(host, name)
+        missing = sorted(set(indexes) - set(found))
+        if not missing:
+            return found
+        if time.monotonic() > end:
+            break
+        time.sleep(0.1)
+    if found:
+        raise HostError("%s does not tell what virtual function %s has (ip -details link show), so nothing could give it "
+                        "back; run this again, or reload its driver" % (name, ", ".join(map(str, missing))))
+    return found
+
+
 def read_settings(host, name):
     """``{index: {mac, vlan, qos, trust, spoof_check}}`` as ``ip`` tells them; None for what the driver does not tell.
 
-    Raises HostError when its answer cannot be understood.
+    Raises HostError when its answer cannot be understood, or has what could not be set again.
     """
     argv = ["ip", "-json", "-details", "link", "show", "dev", name]
     text = host.run(argv).stdout
     try:
-        return parse_settings(text)
+        found = parse_settings(text)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as exc:
         raise HostError("%s: what it says cannot be understood (%s)" % (" ".join(argv), exc)) from exc
+    for index, values in sorted(found.items()):
+        protocol = values.pop("protocol")
+        if protocol not in (None, "802.1Q"):
+            raise HostError("%s: virtual function %d is in VLAN %d of protocol %s, which is not known here; take it out: ip "
+                            "link set dev %s vf %d vlan 0" % (name, index, values["vlan"], protocol, name, index))
+    return found
 
 
 def parse_settings(text):
-    """The same from the JSON. Pure. Older releases say ``mac`` for ``address`` and have no list of VLANs."""
+    """The same from the JSON, with ``protocol`` of the VLAN, None for the usual one. Pure.
+
+    Older releases say ``mac`` for ``address`` and have no list of VLANs.
+    """
     found = {}
     for entry in json.loads(text)[0].get("vfinfo_list", []):
         vlans = entry.get("vlan_list") or [entry]
@@ -151,7 +188,7 @@ def parse_settings(text):
         found[int(entry["vf"])] = {
             "mac": mac.lower() if mac else None,
             "vlan": int(vlans[0].get("vlan", 0)), "qos": int(vlans[0].get("qos", 0)),
-            "trust": entry.get("trust"), "spoof_check": entry.get("spoofchk"),
+            "trust": entry.get("trust"), "spoof_check": entry.get("spoofchk"), "protocol": vlans[0].get("protocol"),
         }
     return found
 
@@ -166,15 +203,32 @@ def differing(wanted, now):
 
 
 def commands(name, index, values):
-    """``[(setting, argv)]`` that set ``values``, one each so that a refusal tells which. VLAN and priority are one."""
+    """``[(setting, argv)]`` that set ``values``, one each so that a refusal tells which. VLAN and priority are one.
+
+    A spoof check needs a MAC address with some drivers: one is set before it, and taken away after it.
+    """
     head = ["ip", "link", "set", "dev", name, "vf", str(index)]
     found = []
-    if "mac" in values:
-        found.append(("mac", head + ["mac", values["mac"]]))
+    mac = [("mac", head + ["mac", values["mac"]])] if "mac" in values else []
+    if mac and values["mac"] != NO_MAC:
+        found += mac
     if "vlan" in values:
         found.append(("vlan", head + ["vlan", str(values["vlan"]), "qos", str(values.get("qos") or 0)]))
     if "spoof_check" in values:
         found.append(("spoof_check", head + ["spoofchk", "on" if values["spoof_check"] else "off"]))
     if "trust" in values:
         found.append(("trust", head + ["trust", "on" if values["trust"] else "off"]))
-    return found
+    return found + (mac if mac and values["mac"] == NO_MAC else [])
+
+
+def set_one(host, argv):
+    """Run one of commands(), again while the driver is busy. Raises HostError."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            host.run(argv)
+            return
+        except HostError as exc:
+            if time.monotonic() > end or not any(word in str(exc) for word in BUSY):
+                raise
+        time.sleep(0.1)

@@ -95,7 +95,7 @@ class Plan:
         entry = self.records.get(address)
         vf_drivers = {vf: as_it_is(self.host, vf) for vf in now["vfs"].values()}
         nic = self._nic(item)
-        told = physical.read_settings(self.host, nic) if nic and now["numvfs"] else {}
+        told = physical.read_all_settings(self.host, nic, now["vfs"]) if nic and now["numvfs"] else {}
         if not record.same_card(entry, now):
             entry = {
                 "vendor": now["vendor"], "device": now["device"], "numvfs": now["numvfs"],
@@ -145,7 +145,7 @@ class Plan:
             steps.append({
                 "address": address, "item": None, "now": now, "count": entry["numvfs"], "nic": nic,
                 "record": dict(entry, kept=None if recreate else entry.get("kept")),
-                "told": physical.read_settings(self.host, nic) if nic and now["numvfs"] else {},
+                "told": physical.read_all_settings(self.host, nic, now["vfs"]) if nic and now["numvfs"] else {},
                 "recreate": recreate, "autoprobe": entry["autoprobe"], "place": address,
                 "drivers": {vf: as_it_is(self.host, vf) for vf in now["vfs"].values()},
             })
@@ -242,7 +242,7 @@ class Plan:
                                  or step["autoprobe"] != step["now"]["autoprobe"])
         for step in self.back:
             entry = step["record"]
-            step["settings"] = {int(index): values for index, values in entry["found"].items()}
+            step["settings"] = {int(index): dict(values) for index, values in entry["found"].items()}
             if step["nic"] is None:
                 step["settings"] = {}  # nothing is there any more to set them with
             elif not step["recreate"]:

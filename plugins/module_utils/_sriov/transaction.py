@@ -143,7 +143,7 @@ class Transaction:
             return
         told = step["told"]
         if step["recreate"]:
-            told = physical.read_settings(self.host, step["nic"])
+            told = physical.read_all_settings(self.host, step["nic"], step["settings"])
             step["record"] = dict(step["record"], settings={}, ours={})
         if step["item"]:
             kept = dict(step["record"]["settings"])
@@ -161,10 +161,15 @@ class Transaction:
             # Of virtual functions just made a card may have the value already.
             for name, argv in physical.commands(step["nic"], index, physical.differing(values, told.get(index, {}))):
                 try:
-                    self.host.run(argv)
+                    physical.set_one(self.host, argv)
                 except HostError as exc:
-                    raise HostError("%s.%s: %s" % (self._place(step, index), name, exc)) from exc
-        told = physical.read_settings(self.host, step["nic"])
+                    if argv[-1] != physical.NO_MAC:
+                        raise HostError("%s.%s: %s" % (self._place(step, index), name, exc)) from exc
+                    values["mac"] = told.get(index, {}).get("mac")
+                    self.plan.warnings.append(
+                        "%s: virtual function %d keeps %s until it is made anew, since its driver takes no address away (%s)"
+                        % (step["address"], index, values["mac"], exc))
+        told = physical.read_all_settings(self.host, step["nic"], step["settings"])
         for index, values in sorted(step["settings"].items()):
             for name, value in physical.differing(values, told.get(index, {})).items():
                 is_now = told.get(index, {}).get(name)
@@ -285,11 +290,11 @@ class Transaction:
         if recreated and now["numvfs"]:
             self._count(address, now["numvfs"])
         if step["nic"] and step["told"]:
-            told = physical.read_settings(self.host, step["nic"])
+            told = physical.read_all_settings(self.host, step["nic"], step["told"])
             for index, values in step["told"].items():
                 for dummy, argv in physical.commands(step["nic"], index,
                                                      physical.differing(values, told.get(index, {}))):
-                    self.host.run(argv)
+                    physical.set_one(self.host, argv)
         for virtual, was in step["drivers"].items():
             live.restore(self.host, virtual, was, self.stuck)
 

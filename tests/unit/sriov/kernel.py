@@ -37,6 +37,10 @@ class Kernel(KillableHost):
     never end. ``kill_at``: number of the change before which the run is killed. ``mute``: settings the driver
     does not tell. ``deaf``: settings it refuses. ``shift``: virtual functions are so many places further on.
     ``lost``: so many do not appear.
+
+    What ``ip`` does is as in iproute2, the answers of the driver as in the kernel: ``silent``: ``{index: times}`` that the
+    driver leaves a virtual function out since it is busy with it; ``busy``: times that it says so to who sets something.
+    ``keeps_mac``: it takes no address away. ``old_ip``: a release without a list of VLANs.
     """
 
     def __init__(self, root, acs=True, iommu=True, total=64):
@@ -44,7 +48,8 @@ class Kernel(KillableHost):
         self.acs, self.iommu, self.total = acs, iommu, total
         self.hang, self.mute, self.deaf = set(), set(), set()
         self.writes, self.ran = [], []
-        self.shift = self.lost = 0
+        self.shift = self.lost = self.busy = 0
+        self.silent, self.keeps_mac, self.old_ip = {}, False, False
         self.fail_driver, self.locked, self.said = None, set(), []
         self.number = 20
         self.vfinfo = {PF: {}, OTHER: {}}
@@ -115,8 +120,10 @@ class Kernel(KillableHost):
             return Result(argv, 0, "".join("[  100.500000] %s\n" % line for line in self.said))
         if argv[0] in ("systemctl", "udevadm"):
             return Result(argv, 1 if argv[0] in self.deaf else 0, "", "no")
-        if argv[:2] == ["ip", "-json"]:
-            return Result(argv, 0, json.dumps([self._show(argv[-1])]))
+        if argv[:-1] == ["ip", "-json", "-details", "link", "show", "dev"]:
+            if argv[-1] not in NIC.values():
+                return Result(argv, 1, "", 'Device "%s" does not exist.\n' % argv[-1])
+            return Result(argv, 0, json.dumps([self._show(argv[-1])]) + "\n")
         if argv[:4] == ["ip", "link", "set", "dev"]:
             return self._set(argv)
         raise HostError("%s: not here" % argv[0])
@@ -127,21 +134,35 @@ class Kernel(KillableHost):
     def _show(self, nic):
         infos = []
         for number, info in sorted(self.vfinfo[self._physical(nic)].items()):
-            entry = {"vf": number, "address": info["mac"], "vlan_list": [{}]}
-            if info["vlan"] or info["qos"]:
-                entry["vlan_list"] = [{"vlan": info["vlan"], "qos": info["qos"]}]
-            entry.update({name: info[key] for name, key in (("spoofchk", "spoofchk"), ("trust", "trust"))
-                          if name not in self.mute})
+            if self.silent.get(number):
+                self.silent[number] -= 1
+                continue
+            vlan = {name: info[name] for name in ("vlan", "qos") if info[name]}
+            if info.get("protocol"):
+                vlan["protocol"] = info["protocol"]
+            entry = {"vf": number, "link_type": "ether", "address": info["mac"], "broadcast": "ff:ff:ff:ff:ff:ff"}
+            entry.update(vlan if self.old_ip else {"vlan_list": [vlan]})
+            entry.update({"rate": {"max_tx": 0, "min_tx": 0}, "link_state": "auto"})
+            entry.update({name: info[name] for name in ("spoofchk", "trust") if name not in self.mute})
             infos.append(entry)
-        return {"ifname": nic, "vfinfo_list": infos}
+        found = {"ifindex": int(self._physical(nic)[5:7]), "ifname": nic, "link_type": "ether", "mtu": 1500}
+        return dict(found, vfinfo_list=infos) if self.vfinfo[self._physical(nic)] else found
 
     def _set(self, argv):
         self._change()
         nic, number, words = argv[4], int(argv[6]), argv[7:]
-        info = self.vfinfo[self._physical(nic)][number]
+        if nic not in NIC.values():
+            return Result(argv, 1, "", 'Cannot find device "%s"\n' % nic)
+        if self.busy:
+            self.busy -= 1
+            return Result(argv, 2, "", "RTNETLINK answers: Resource temporarily unavailable\n")
+        info = self.vfinfo[self._physical(nic)].get(number)
+        if info is None or self.keeps_mac and words == ["mac", "00:00:00:00:00:00"]:
+            return Result(argv, 2, "", "RTNETLINK answers: Invalid argument\n")
+        info.pop("protocol" if words[0] == "vlan" else None, None)
         for name, value in zip(words[::2], words[1::2]):
             if name in self.deaf:
-                return Result(argv, 2, "", "RTNETLINK answers: Operation not supported")
+                return Result(argv, 2, "", "RTNETLINK answers: Operation not supported\n")
             info[name] = {"on": True, "off": False}.get(value, int(value) if value.isdigit() else value)
         return Result(argv, 0)
 
@@ -213,7 +234,7 @@ class Kernel(KillableHost):
             self.put("%s/%s" % (home, field), "0x%s\n" % value)
         self._symlink(self.real(DEVICES + address), home + "/physfn")
         self._symlink(home, "%s/virtfn%d" % (self.real(DEVICES + address), number))
-        self.vfinfo[address][number] = {"mac": "02:00:00:00:00:%02x" % number, "vlan": 0, "qos": 0, "spoofchk": True,
+        self.vfinfo[address][number] = {"mac": "00:00:00:00:00:00", "vlan": 0, "qos": 0, "spoofchk": True,
                                         "trust": False}
         if self.autoprobe(address):
             self._probe(at, "igbvf")

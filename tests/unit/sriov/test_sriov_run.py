@@ -12,7 +12,7 @@ import shutil
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
-from ansible_collections.vfio.host.plugins.module_utils._sriov import manage, persistence, record, transaction
+from ansible_collections.vfio.host.plugins.module_utils._sriov import manage, persistence, physical, record, transaction
 from ansible_collections.vfio.host.plugins.module_utils._sriov.wanted import LIST
 from ansible_collections.vfio.host.tests.unit.killable import Killed
 from ansible_collections.vfio.host.tests.unit.sriov.kernel import (
@@ -190,6 +190,32 @@ def test_another_number_goes_by_0_and_comes_back_with_settings_and_drivers(made)
     go(made, first(4, vfs=[SET]))
     go(made, state="absent")
     assert made.state() == before
+
+
+def test_others_that_took_their_place_have_the_fence_again_later(made):
+    before = made.state()
+    go(made, first(4))
+    go(made, first(2))
+    assert made.vfinfo[PF][0]["vlan"] == 0
+    predicted = go(made, state="absent", check=True)
+    assert predicted == go(made, state="absent") and made.state() == before
+
+
+def test_those_that_were_made_again_at_boot_have_the_fence_again_later(made):
+    before = made.state()
+    go(made, first(2))
+    made.reboot()
+    made.write_sysfs(DEVICES + PF + "/sriov_numvfs", "2", 60)
+    go(made, first(2))
+    go(made, state="absent")
+    assert made.state() == before
+
+
+def test_what_somebody_has_set_since_on_those_that_stayed_is_left(made):
+    go(made, first(2, vfs=[SET]))
+    made.vfinfo[PF][0]["vlan"] = 44
+    go(made, state="absent")
+    assert made.vfinfo[PF][0]["vlan"] == 44 and made.vfinfo[PF][1]["vlan"] == 0
 
 
 @pytest.mark.parametrize("broken", [("sriov_numvfs", PF, "4"), ("sriov_numvfs", PF, "0"), ("drivers_probe", vf(3)),
@@ -550,17 +576,9 @@ def was_a_fence_that_stayed(host):
     return before
 
 
-def came_back_to_the_number(host):
-    """Two before us, then four, then two others."""
-    before = was_a_fence(host)
-    go(host, first(2))
-    return before
-
-
 THEN = [
-    (was_nothing, [first(5, vfs=[SET])], {}), (was_nothing, [first(2)], {}), (was_nothing, [], {}),
-    (was_a_fence, [], {}), (was_a_fence_that_stayed, [], {}), (came_back_to_the_number, [], {}),
-    (was_a_fence, [first(2)], {}),
+    (was_nothing, [first(5, vfs=[SET])], {}), (was_nothing, [first(2)], {}),
+    (was_a_fence, [], {}), (was_a_fence_that_stayed, [], {}),
     (was_nothing, [first(5, vfs=[SET])], {("drivers_probe", vf(4)): "Device or resource busy"}),
     (was_a_fence, [first(5)], {("drivers_probe", vf(4)): "Device or resource busy"}),
     (was_a_fence, [second(1)], {("drivers_probe", vf(0, OTHER)): "Device or resource busy"}),
@@ -602,6 +620,78 @@ def test_whichever_change_is_the_last_of_a_run_the_next_finishes_or_undoes_it(tm
             assert host.state() == before, (when, way)
             shutil.rmtree(host.root)
     assert when > 5
+
+
+# -- what drivers and releases of ip do -----------------------------------------------------------
+
+
+def test_a_driver_that_is_busy_for_a_moment_is_asked_again(host):
+    host.silent, host.busy = {0: 2, 1: 3}, 2
+    go(host, first(vfs=[SET]))
+    assert host.vfinfo[PF][1]["mac"] == MAC and not host.silent[1] and not host.busy
+
+
+def test_a_virtual_function_that_is_not_told_for_a_moment_has_its_fence_again_later(made):
+    before = made.state()
+    made.silent = {0: 2}
+    go(made, first(4))
+    go(made, state="absent")
+    assert made.state() == before
+
+
+@pytest.mark.parametrize("asks", [first(4), first(2, vfs=[SET])])
+def test_what_cannot_be_given_back_is_not_taken(made, monkeypatch, asks):
+    monkeypatch.setattr(physical, "PATIENCE", 0.2)
+    made.silent = {0: 1000}
+    said = refused(made, asks)
+    assert "ens2 does not tell what virtual function 0 has" in said and "give it back" in said
+
+
+def test_a_card_whose_driver_tells_of_none_is_not_refused(made, monkeypatch):
+    monkeypatch.setattr(physical, "PATIENCE", 0.2)
+    made.silent = {0: 1000, 1: 1000}
+    assert go(made, first(4))["changed"] and made.count(PF) == 4
+
+
+def test_a_driver_that_stays_busy(host, monkeypatch):
+    monkeypatch.setattr(physical, "PATIENCE", 0.2)
+    host.busy = 1000
+    said = failed(host, first(vfs=[SET]))
+    assert "functions[0].vfs[0].mac: ip link set dev ens2 vf 1 mac" in said and "temporarily unavailable" in said
+
+
+def test_a_refusal_is_not_repeated(host):
+    host.deaf = {"trust"}
+    said = failed(host, first(vfs=[SET]))
+    assert "RTNETLINK answers: Operation not supported" in said
+    assert len([argv for argv in host.ran if "trust" in argv]) == 1
+
+
+def test_a_vlan_of_another_protocol_is_not_taken(made):
+    made.vfinfo[PF][0]["protocol"] = "802.1ad"
+    said = refused(made, first(4))
+    assert "virtual function 0 is in VLAN 33 of protocol 802.1ad" in said and "ip link set dev ens2 vf 0 vlan 0" in said
+
+
+@pytest.mark.parametrize("after", [[first(2)], []])
+def test_a_driver_that_takes_no_address_away_keeps_ours_with_a_warning(host, after):
+    host.write_sysfs(DEVICES + PF + "/sriov_numvfs", "2", 60)
+    go(host, first(2, vfs=[SET]))
+    host.keeps_mac = True
+    result = go(host, *after, state="present" if after else "absent")
+    assert "virtual function 1 keeps %s" % MAC in result["warnings"][0] and "Invalid argument" in result["warnings"][0]
+    assert host.vfinfo[PF][1] == {"mac": MAC, "vlan": 0, "qos": 0, "trust": False, "spoofchk": True}
+    again = go(host, *after, state="present" if after else "absent")
+    assert not again["changed"] and not again["warnings"]
+
+
+def test_an_older_release_of_ip(made):
+    made.old_ip = True
+    before = made.state()
+    go(made, first(2, vfs=[SET]))
+    assert not go(made, first(2, vfs=[SET]))["changed"]
+    go(made, state="absent")
+    assert made.state() == before
 
 
 # -- after a reboot, other cards, other hands ---------------------------------------------------
@@ -788,5 +878,5 @@ def test_mixed_drivers_leave_autoprobe_off(host):
 def test_a_setting_that_is_no_longer_asked_goes_back(host):
     go(host, first(vfs=[SET]))
     go(host, first())
-    assert host.vfinfo[PF][1] == {"mac": "02:00:00:00:00:01", "vlan": 0, "qos": 0, "trust": False, "spoofchk": True}
+    assert host.vfinfo[PF][1] == {"mac": "00:00:00:00:00:00", "vlan": 0, "qos": 0, "trust": False, "spoofchk": True}
     assert not go(host, first())["changed"]

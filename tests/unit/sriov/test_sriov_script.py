@@ -67,7 +67,7 @@ class Machine(Host):
         self.write("/sys/bus/pci/drivers_probe", "")
         self.command("kernel", KERNEL)
         self.command("modprobe", "#!/bin/sh\nmkdir -p ROOT/sys/bus/pci/drivers/$2\n")
-        self.command("ip", "#!/bin/sh\n[ -e ROOT/deaf ] && exit 2\necho \"ip $*\" >>ROOT/writes\n")
+        self.command("ip", "#!/bin/sh\n[ -e ROOT/deaf ] && {\necho 'RTNETLINK answers: Operation not supported' >&2\nexit 2\n}\necho \"ip $*\" >>ROOT/writes\n")
         add_function(self, PF, driver="i40e", device_class="020000")
         self.attribute("sriov_numvfs", 0)
         self.attribute("sriov_drivers_autoprobe", 1)
@@ -239,6 +239,16 @@ def test_a_setting_that_is_refused_leaves_it_without_a_driver(machine):
         "0000:03:00.0 has 2 virtual functions", "0000:03:02.0 left without a driver: ens3 does not take its trust",
         "0000:03:02.1 taken by vfio-pci"]
     assert machine.driver(0) is None
+
+
+@pytest.mark.parametrize("said", ["Resource temporarily unavailable", "Device or resource busy"])
+def test_a_driver_that_is_busy_for_a_moment_is_asked_again(machine, said):
+    machine.ask(vfs=[{"index": 0, "trust": True, "mac": MAC}])
+    machine.command("ip", "#!/bin/sh\nif [ ! -e ROOT/asked ]; then\n: >ROOT/asked\necho 'RTNETLINK answers: %s' >&2\n"
+                          "exit 2\nfi\necho \"ip $*\" >>ROOT/writes\n" % said)
+    assert "0000:03:02.0 taken by vfio-pci" in machine.run_script()
+    assert [line for line in machine.writes() if line.startswith("ip")] == [
+        "ip link set dev ens3 vf 0 mac " + MAC, "ip link set dev ens3 vf 0 trust on"]
 
 
 def test_a_driver_that_does_not_take_it(machine):

@@ -116,11 +116,20 @@ def test_a_card_that_can_do_it():
 def test_what_ip_tells_in_older_and_newer_releases():
     told = physical.parse_settings(
         '[{"ifname": "ens2", "vfinfo_list": [{"vf": 0, "mac": "52:54:00:00:00:0A", "vlan": 7, "spoofchk": true},'
-        '{"vf": 1, "address": "52:54:00:00:00:01", "vlan_list": [{"vlan": 9, "qos": 2}], "trust": false}]}]')
+        '{"vf": 1, "address": "52:54:00:00:00:01", "vlan_list": [{"vlan": 9, "qos": 2, "protocol": "802.1ad"}], "trust": false}]}]')
     assert told == {
-        0: {"mac": "52:54:00:00:00:0a", "vlan": 7, "qos": 0, "trust": None, "spoof_check": True},
-        1: {"mac": "52:54:00:00:00:01", "vlan": 9, "qos": 2, "trust": False, "spoof_check": None}}
+        0: {"mac": "52:54:00:00:00:0a", "vlan": 7, "qos": 0, "trust": None, "spoof_check": True,
+            "protocol": None},
+        1: {"mac": "52:54:00:00:00:01", "vlan": 9, "qos": 2, "trust": False, "spoof_check": None,
+            "protocol": "802.1ad"}}
     assert physical.parse_settings('[{"ifname": "ens2"}]') == {}
+
+
+def test_a_mac_address_is_set_before_the_spoof_check_and_taken_away_after_it():
+    def order(mac):
+        return [name for name, dummy in physical.commands("ens2", 1, {"mac": mac, "spoof_check": True, "trust": True})]
+
+    assert order(MAC) == ["mac", "spoof_check", "trust"] and order(physical.NO_MAC) == ["spoof_check", "trust", "mac"]
 
 
 def test_vlan_and_priority_are_one_command():
