@@ -28,7 +28,7 @@ options:
   devices:
     description:
       - The devices to hand over. Each has a C(name) that no other has, and exactly one of C(address), C(slot), C(id),
-        C(serial), C(behind), C(usb_of) and C(match).
+        C(serial), C(behind), C(usb_of), C(vf_of) and C(match).
       - C(address) is a function like V(0000:01:00.0) or a whole slot like V(0000:01:00); V(0000:) may be left out.
         Write it in quotes, YAML reads V(01:00.0) as a number.
       - C(id) is vendor and device, like V(10de:1380).
@@ -38,9 +38,12 @@ options:
         numbers are today.
       - C(usb_of) is a USB port as in C(/sys/bus/usb/devices), like V(1-3) or V(usb1-port3), or the id of a device that
         is plugged in, like V(046d:c52b); the controller that it is on is meant.
+      - C(vf_of) is the address of a physical function of SR-IOV; its virtual functions are meant, with C(index) the one
+        of this number, which P(vfio.host.sriov#role) gives it too. They must be there.
       - C(match) is a JMESPath expression over one function of the machine document.
-      - C(functions) is V(all) (the default, every function of the slot) or V(listed) (only what was selected).
-      - C(count) is the number of slots the selector must give, V(1) by default.
+      - C(functions) is V(all) (the default, every function of the slot) or V(listed) (only what was selected). A virtual
+        function is a device of its own in either case, and a physical one does not come with its virtual ones.
+      - C(count) is the number of slots the selector must give, V(1) by default; each virtual function counts as one.
       - C(exclude) is a list of addresses, slots and ids that are left out, before it is counted.
     type: list
     elements: dict

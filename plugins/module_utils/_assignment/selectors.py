@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import normalise, slot_of, sort_key
+from ansible_collections.vfio.host.plugins.module_utils._sriov import prediction
 
-SELECTORS = ("address", "id", "match", "slot", "serial", "behind", "usb_of")
-KEYS = ("name",) + SELECTORS + ("functions", "count", "exclude")
+SELECTORS = ("address", "id", "match", "slot", "serial", "behind", "usb_of", "vf_of")
+KEYS = ("name",) + SELECTORS + ("index", "functions", "count", "exclude")
 MAX_CANDIDATES = 40
 """Rows of a candidate table at most: a server has hundreds of functions."""
 
@@ -26,23 +27,34 @@ def select(machine, spec, matcher):
     """The functions one device entry selects, sorted by address.
 
     :param machine: machine document (schema 2).
-    :param spec: ``{name, address | id | match | slot | serial | behind | usb_of, functions: all|listed, count: slots,
-        exclude: [address, slot or id]}``.
+    :param spec: ``{name, address | id | match | slot | serial | behind | usb_of | vf_of, index: number of a virtual
+        function, functions: all|listed, count: slots, exclude: [address, slot or id]}``.
     :param matcher: ``(expression, functions) -> functions``; raises ValueError on a bad expression.
     Raises ValueError naming the device, the value and the remedy; where the selection is not
-    exactly ``count`` slots (default 1) the message holds a table of the candidates.
+    exactly ``count`` slots (default 1) the message holds a table of the candidates. A virtual function counts by
+    itself, wherever it is, and is not part of its physical one: unbound, that one would take it away.
     """
     name, selector = check_spec(spec)
     functions = sorted(functions_of(machine), key=lambda f: sort_key(f["address"]))
     left_out = _excluded(functions, name, spec.get("exclude") or [])
-    matched = [f for f in _matched(functions, name, selector, spec[selector], matcher) if f["address"] not in left_out]
-    slots = {slot_of(f["address"]) for f in matched}
+    matched = _matched(functions, name, selector, spec[selector], matcher)
+    if spec.get("index") is not None:
+        matched = _numbered(functions, name, spec[selector], spec["index"], matched)
+    matched = [f for f in matched if f["address"] not in left_out]
+    found = {f["address"] for f in matched}
+    matched = [f for f in matched if f.get("physfn") not in found]
+    devices = {_device(f) for f in matched}
     wanted = spec.get("count", 1)
-    if len(slots) != wanted:
-        raise ValueError(_miscount(name, selector, spec[selector], functions, matched, len(slots), wanted))
+    if len(devices) != wanted:
+        raise ValueError(_miscount(name, selector, spec[selector], functions, matched, len(devices), wanted))
     if spec.get("functions", "all") == "listed":
         return matched
-    return [f for f in functions if slot_of(f["address"]) in slots and f["address"] not in left_out]
+    return [f for f in functions if _device(f) in devices and f["address"] not in left_out]
+
+
+def _device(function):
+    """What a function is a part of and is selected with: its slot; of a virtual one, itself alone."""
+    return function["address"] if function.get("physfn") else slot_of(function["address"])
 
 
 def _excluded(functions, name, given):
@@ -98,6 +110,11 @@ def check_spec(spec):
     count = spec.get("count", 1)
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ValueError("device %s: count is %r; it is a number of slots, 1 or more" % (name, count))
+    index = spec.get("index")
+    if index is not None and given[0] != "vf_of":
+        raise ValueError("device %s: index goes with vf_of, the physical function, and not with %s" % (name, given[0]))
+    if index is not None and (not isinstance(index, int) or isinstance(index, bool) or index < 0):
+        raise ValueError("device %s: index is %r; it is the number of a virtual function, 0 or more" % (name, index))
     return name, given[0]
 
 
@@ -157,7 +174,42 @@ def _usb_of(functions, value, place):
             if any(value in (device["path"], device["port"], device["id"]) for device in f.get("usb_devices") or ())]
 
 
-_BY_TEXT = {"serial": _by_serial, "behind": _behind, "usb_of": _usb_of}
+def _vf_of(functions, value, place):
+    """All virtual functions of a physical one."""
+    address = normalise(value, place)
+    if address == slot_of(address):
+        raise ValueError("%s: %s is a slot; write the physical function, like %s.0" % (place, value, address))
+    physical = next((f for f in functions if f["address"] == address), None)
+    if physical is None:
+        raise ValueError("%s: %s is no function of this machine; write the address of a physical one" % (place, value))
+    if physical.get("physfn"):
+        raise ValueError("%s: %s is a virtual function itself; write its physical one, %s"
+                         % (place, value, physical["physfn"]))
+    found = [f for f in functions if f.get("physfn") == address]
+    if not found:
+        raise ValueError("%s: %s has no virtual functions now; make them first (role sriov)" % (place, address))
+    return found
+
+
+_BY_TEXT = {"serial": _by_serial, "behind": _behind, "usb_of": _usb_of, "vf_of": _vf_of}
+
+
+def _numbered(functions, name, physical, index, virtual):
+    """The one of ``virtual`` that the kernel calls ``virtfn<index>`` at the function they are all of."""
+    place, physical = "device %s, index" % name, normalise(physical, "device %s, vf_of" % name)
+    if index >= len(virtual):
+        raise ValueError("%s: there is no virtual function %d of %s: there are %d, from 0 on; make more (role sriov), or write "
+                         "another number" % (place, index, physical, len(virtual)))
+    try:
+        wanted = prediction.addresses(next(f for f in functions if f["address"] == physical), index + 1)[index]
+    except ValueError as exc:
+        raise ValueError("%s: which of the virtual functions of %s is number %d is not known: %s. Probe as root, or "
+                         "select it by address" % (place, physical, index, exc)) from exc
+    found = [f for f in virtual if f["address"] == wanted]
+    if not found:
+        raise ValueError("%s: virtual function %d of %s should be %s, and is not there; select it by address"
+                         % (place, index, physical, wanted))
+    return found
 
 
 def _miscount(name, selector, value, functions, matched, found, wanted):

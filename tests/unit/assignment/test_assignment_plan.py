@@ -279,3 +279,13 @@ def test_all_bad_entries_are_told_at_once():
 def test_lists_are_lists(devices, acknowledge):
     with pytest.raises(ValueError, match="must be a list"):
         make_plan(p8h67_on(), devices, acknowledge, matching)
+
+
+def test_two_virtual_functions_are_for_two_guests():
+    machine = build(P8H67 + "07:00.0 endpoint 8086:10c9 ethernet < 00:1c.5\n07:10.0 endpoint 8086:10ca ethernet < 00:1c.5\n"
+                    "07:10.2 endpoint 8086:10ca ethernet < 00:1c.5",
+                    groups=P8H67_GROUPS + "07:00.0\n07:10.0\n07:10.2\n", cmdline="intel_iommu=on")
+    for address in ("07:10.0", "07:10.2"):
+        at(machine, address)["physfn"] = "0000:07:00.0"
+    made = plan(refresh(machine), {"name": "a", "address": "07:10.0"}, {"name": "b", "address": "07:10.2"})
+    assert not made["refused"] and [d["selected"] for d in made["devices"]] == [["0000:07:10.0"], ["0000:07:10.2"]]

@@ -184,3 +184,79 @@ def test_exclude_leaves_out_before_it_is_counted(exclude):
 
 def test_exclude_leaves_a_function_of_the_slot_out():
     assert chosen(p8h67_on(), slot="01:00", exclude=["10de:0fbc"]) == ["01:00.0"]
+
+
+# -- virtual functions --------------------------------------------------------------------------
+
+
+def with_virtual(*virtual):
+    """A NIC with two ports at 07:00, whose first port has virtual functions at these addresses."""
+    lines = "\n".join("%s endpoint 8086:10ca ethernet < 00:1c.5" % a for a in virtual)
+    machine = build(P8H67 + """
+07:00.0 endpoint 8086:10c9 ethernet < 00:1c.5 multi
+07:00.1 endpoint 8086:10c9 ethernet < 00:1c.5 multi
+""" + lines)
+    for address in virtual:
+        at(machine, address)["physfn"] = "0000:07:00.0"
+    at(machine, "07:00.0")["capabilities"]["sriov"] = {
+        "total_vfs": 8, "num_vfs": len(virtual), "vf_device": "10ca", "offset": 0x80, "stride": 2}
+    return machine
+
+
+FAR, NEAR = ("07:10.0", "07:10.2", "07:10.4"), ("07:00.2", "07:00.4")
+
+
+def test_a_virtual_function_is_a_device_of_its_own():
+    machine = with_virtual(*FAR)
+    assert chosen(machine, address="07:10.0") == ["07:10.0"]
+    assert chosen(machine, match="physfn == '0000:07:00.0'", count=3) == list(FAR)
+    assert chosen(machine, id="8086:10ca", exclude=["07:10.0"], count=2) == ["07:10.2", "07:10.4"]
+    assert chosen(with_virtual(*NEAR), address="07:00.2") == ["07:00.2"]
+
+
+def test_virtual_functions_are_counted_one_by_one():
+    message = error(with_virtual(*FAR), slot="07:10")
+    assert "selects 3 devices, wanted 1" in message and "count: 3" in message
+
+
+@pytest.mark.parametrize("spec", [{"address": "07:00.0"}, {"address": "07:00"}, {"slot": "07:00"}, {"id": "8086:10c9"}])
+@pytest.mark.parametrize("functions", ["all", "listed"])
+def test_a_physical_function_does_not_come_with_its_virtual_ones(spec, functions):
+    wanted = ["07:00.0", "07:00.1"] if functions == "all" or "address" not in spec or "." not in spec["address"] else ["07:00.0"]
+    assert chosen(with_virtual(*NEAR), functions=functions, **spec) == wanted
+
+
+def test_a_virtual_function_by_its_number():
+    machine = with_virtual(*FAR)
+    assert [chosen(machine, vf_of="07:00.0", index=number) for number in range(3)] == [[address] for address in FAR]
+    assert chosen(machine, vf_of="0000:07:00.0", count=3) == list(FAR)
+    assert "selects 3 devices, wanted 1" in error(machine, vf_of="07:00.0")
+
+
+@pytest.mark.parametrize("spec, words", [
+    ({"vf_of": "07:00.0", "index": 3}, ["device gpu, index", "no virtual function 3", "0000:07:00.0", "are 3", "role sriov"]),
+    ({"vf_of": "07:00.1"}, ["device gpu, vf_of", "0000:07:00.1 has no virtual functions", "role sriov"]),
+    ({"vf_of": "09:00.0", "index": 0}, ["device gpu, vf_of", "09:00.0 is no function of this machine"]),
+    ({"vf_of": "07:10.0"}, ["device gpu, vf_of", "07:10.0 is a virtual function itself", "0000:07:00.0"]),
+    ({"vf_of": "07:00", "index": 0}, ["device gpu, vf_of", "07:00 is a slot", "0000:07:00.0"]),
+    ({"vf_of": "07:00.0", "index": "0"}, ["device gpu", "index is '0'", "0 or more"]),
+    ({"vf_of": "07:00.0", "index": -1}, ["index is -1"]),
+    ({"vf_of": "07:00.0", "index": True}, ["index is True"]),
+    ({"address": "07:10.0", "index": 0}, ["device gpu", "index goes with vf_of"]),
+])
+def test_a_number_that_is_none_is_named_with_its_remedy(spec, words):
+    message = error(with_virtual(*FAR), **spec)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("change, word", [
+    ({"capabilities": None}, "could not be read"),
+    ({"capabilities": {"sriov": {"total_vfs": 8, "num_vfs": 3, "vf_device": "10ca", "offset": 0x81, "stride": 2}}},
+     "is not there"),
+])
+def test_a_number_that_cannot_be_told_is_refused(change, word):
+    machine = with_virtual(*FAR)
+    at(machine, "07:00.0").update(change)
+    message = error(machine, vf_of="07:00.0", index=0)
+    assert message.startswith("device gpu, index") and word in message and "by address" in message
