@@ -41,10 +41,12 @@ options:
       - C(vf_of) is the address of a physical function of SR-IOV; its virtual functions are meant, with C(index) the one
         of this number, which P(vfio.host.sriov#role) gives it too. They must be there.
       - C(match) is a JMESPath expression over one function of the machine document.
-      - C(functions) is V(all) (the default, every function of the slot) or V(listed) (only what was selected). A virtual
-        function is a device of its own in either case, and a physical one does not come with its virtual ones.
+      - C(functions) is V(all) (the default, every function of the slot) or V(listed) (only what was selected). A
+        virtual function is a device of its own in either case, and a physical one does not come with its virtual ones.
       - C(count) is the number of slots the selector must give, V(1) by default; each virtual function counts as one.
       - C(exclude) is a list of addresses, slots and ids that are left out, before it is counted.
+      - C(driver) is V(vfio-pci) (the default), a variant of it like V(mlx5_vfio_pci), or V(best), as
+        O(vfio.host.vfio_binding#module:devices[].driver) takes it.
     type: list
     elements: dict
     required: true
@@ -96,8 +98,8 @@ _value:
       identities, the C(group_members), the bridges among them that are left alone (C(companions)), and whether the
       groups are V(actual) or V(predicted) (C(confidence)).
     - C(identities) has every function to bind, sorted by address, with C(address), C(vendor), C(device),
-      C(subsystem_vendor), C(subsystem_device), C(class), C(serial) and the C(name) of its device. It is filled for a
-      refused plan too.
+      C(subsystem_vendor), C(subsystem_device), C(class), C(serial), the C(name) of its device, and C(driver) where the
+      device names one. It is filled for a refused plan too.
     - C(findings) has the findings, the worst first, each with C(code), C(severity) (V(refuse), V(warn), V(info)),
       C(title), C(evidence), C(remedy), C(docs), C(acknowledged), and C(device) or C(host).
     - C(parameters) has the tokens for the kernel command line, C(hugepages) the pools for M(vfio.host.hugepages), and

@@ -13,7 +13,8 @@ author:
 description:
   - Compares a machine document with a plan. Each kernel parameter must be in effect on the running command line (of a
     key that counts once, the last value wins), the IOMMU must be active, each group must hold nothing
-    but the device's functions and bridges, and each function must be the very one of the plan and be on C(vfio-pci).
+    but the device's functions and bridges, and each function must be the very one of the plan and be on C(vfio-pci), or
+    on the driver that the plan names for it.
 positional: plan, parameters
 options:
   _input:

@@ -19,7 +19,7 @@ description:
   - Every guest is judged before anything is changed. In check mode, what would make the run fail is returned in
     RV(problems) and warned about instead, because earlier steps that check mode only predicted may cure it.
   - A running guest is never restarted. A changed definition takes effect at its next start, see RV(restart_required).
-  - The functions must be bound to C(vfio-pci) already. libvirt is told not to touch drivers.
+  - The functions must be bound to C(vfio-pci), or to a variant of it, already. libvirt is told not to touch drivers.
   - All memory of a guest with assigned devices is pinned, so guests that do not fit into the host together are refused.
 extends_documentation_fragment:
   - vfio.host.attributes

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked_for
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import normalise, sort_key
 from ansible_collections.vfio.host.plugins.module_utils._assignment.closure import Groups, close
 from ansible_collections.vfio.host.plugins.module_utils._assignment.parameters import (
@@ -37,6 +38,7 @@ def make_plan(machine, devices, acknowledge, matcher, kernel=None):
     groups = Groups(machine)
 
     owners = {}
+    drivers = {spec["name"]: spec.get("driver") for spec in devices}
     for name, functions in selections:
         for function in functions:
             owners.setdefault(function["address"], []).append(name)
@@ -54,7 +56,7 @@ def make_plan(machine, devices, acknowledge, matcher, kernel=None):
         findings += [f for f in closed["findings"] if not _said(findings, f)]
         planned.append({
             "name": name,
-            "functions": [identity(f, name, groups.functions) for f in functions],
+            "functions": [identity(f, name, groups.functions, drivers[name]) for f in functions],
             "selected": selected,
             "group_members": closed["members"],
             "companions": closed["companions"],
@@ -63,14 +65,14 @@ def make_plan(machine, devices, acknowledge, matcher, kernel=None):
     identities = []
     for address in sorted(owners, key=sort_key):
         function = groups.functions[address]
-        identities.append(identity(function, owners[address][0], groups.functions))
+        identities.append(identity(function, owners[address][0], groups.functions, drivers[owners[address][0]]))
         if len(owners[address]) > 1:
             findings.append(finding("VH131", on_device(
                 address, "%s is selected by %s" % (address, " and ".join(owners[address])))))
     made = kernel_parameters(machine, dict({"iommu": bool(selections)}, **kernel or {}), set(owners),
                              (OVERRIDE, OVERRIDE_HOST) in asked)
     findings += _kernel_findings(machine, made, {f["code"] for f in findings})
-    given = {a for a in owners if groups.functions[a].get("driver") == "vfio-pci"}
+    given = {a for a in owners if asked_for.is_vfio(groups.functions[a].get("driver"))}
     findings = sorted(_acknowledge(findings, asked, given), key=rank)
     return {
         "devices": planned,
@@ -123,11 +125,13 @@ def _said(findings, new):
     return any(f["code"] == new["code"] and f.get("device") == new.get("device") for f in findings)
 
 
-def identity(function, name, functions):
-    """What makes a function this function and no twin of it."""
+def identity(function, name, functions, driver=None):
+    """What makes a function this function and no twin of it; and the driver that it shall have, where one is named."""
     result = {key: function.get(key) for key in IDENTITY}
     result["path"] = _path(function, functions)
     result["name"] = name
+    if driver is not None:
+        result["driver"] = driver
     return result
 
 

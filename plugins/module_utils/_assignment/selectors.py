@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import re
 
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import normalise, slot_of, sort_key
+from ansible_collections.vfio.host.plugins.module_utils._binding.variants import BEST
 from ansible_collections.vfio.host.plugins.module_utils._sriov import prediction
 
 SELECTORS = ("address", "id", "match", "slot", "serial", "behind", "usb_of", "vf_of")
-KEYS = ("name",) + SELECTORS + ("index", "functions", "count", "exclude")
+KEYS = ("name",) + SELECTORS + ("index", "functions", "count", "exclude", "driver")
 MAX_CANDIDATES = 40
 """Rows of a candidate table at most: a server has hundreds of functions."""
 
@@ -28,7 +30,7 @@ def select(machine, spec, matcher):
 
     :param machine: machine document (schema 2).
     :param spec: ``{name, address | id | match | slot | serial | behind | usb_of | vf_of, index: number of a virtual
-        function, functions: all|listed, count: slots, exclude: [address, slot or id]}``.
+        function, functions: all|listed, count: slots, exclude: [address, slot or id], driver}``; the driver is the plan's.
     :param matcher: ``(expression, functions) -> functions``; raises ValueError on a bad expression.
     Raises ValueError naming the device, the value and the remedy; where the selection is not
     exactly ``count`` slots (default 1) the message holds a table of the candidates. A virtual function counts by
@@ -115,6 +117,10 @@ def check_spec(spec):
         raise ValueError("device %s: index goes with vf_of, the physical function, and not with %s" % (name, given[0]))
     if index is not None and (not isinstance(index, int) or isinstance(index, bool) or index < 0):
         raise ValueError("device %s: index is %r; it is the number of a virtual function, 0 or more" % (name, index))
+    driver = spec.get("driver")
+    if driver is not None and driver != BEST and not asked.is_vfio(driver):
+        raise ValueError("device %s: driver is %r; it is %s, a variant of it like mlx5_vfio_pci, or %s"
+                         % (name, driver, asked.DRIVER, BEST))
     return name, given[0]
 
 

@@ -8,15 +8,15 @@
 
 from __future__ import annotations
 
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._assignment.closure import Groups
 from ansible_collections.vfio.host.plugins.module_utils._assignment.parameters import effective
 from ansible_collections.vfio.host.plugins.module_utils._assignment.plan import IDENTITY
 from ansible_collections.vfio.host.plugins.module_utils._assignment.selectors import functions_of
+from ansible_collections.vfio.host.plugins.module_utils._binding.variants import BEST
 from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
 from ansible_collections.vfio.host.plugins.module_utils._guest.sizing import show_size
 from ansible_collections.vfio.host.plugins.module_utils._memory import boot
-
-DRIVER = "vfio-pci"
 
 
 def verify(machine, plan, parameters):
@@ -105,10 +105,12 @@ def _function(function, wanted):
     if function is None:
         return [_check("function %s" % address, False, _identity(wanted), "no function at this address")]
     same = all(function.get(key) == wanted.get(key) for key in IDENTITY)
-    driver = function.get("driver")
+    driver, should = function.get("driver"), wanted.get("driver") or asked.DRIVER
+    right = asked.is_vfio(driver) and (should == BEST or asked.module_of(driver) == asked.module_of(should))
     return [
         _check("identity of %s" % address, same, _identity(wanted), _identity(function)),
-        _check("driver of %s" % address, driver == DRIVER, DRIVER, driver or "none"),
+        _check("driver of %s" % address, right, "%s or a variant of it" % asked.DRIVER if should == BEST else should,
+               driver or "none"),
     ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import stat
 
-DRIVER = "vfio-pci"
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 
 
 def problems(host, guest, starting):
@@ -72,9 +72,9 @@ def _function(host, name, function):
             )
     link = host.readlink(base + "/driver")
     driver = link.rsplit("/", 1)[-1] if link else None
-    if driver != DRIVER:
+    if not asked.is_vfio(driver):
         found.append(
-            "device %s: %s has driver %s and not %s: bind it (role vfio_devices) and reboot"
-            % (name, address, driver or "none", DRIVER)
+            "device %s: %s has driver %s and not %s or a variant of it: bind it (role vfio_devices) and reboot"
+            % (name, address, driver or "none", asked.DRIVER)
         )
     return found

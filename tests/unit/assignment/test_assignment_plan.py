@@ -289,3 +289,18 @@ def test_two_virtual_functions_are_for_two_guests():
         at(machine, address)["physfn"] = "0000:07:00.0"
     made = plan(refresh(machine), {"name": "a", "address": "07:10.0"}, {"name": "b", "address": "07:10.2"})
     assert not made["refused"] and [d["selected"] for d in made["devices"]] == [["0000:07:10.0"], ["0000:07:10.2"]]
+
+
+@pytest.mark.parametrize("driver", ["mlx5_vfio_pci", "best", "vfio-pci"])
+def test_the_driver_of_an_entry_goes_to_its_functions(driver):
+    made = plan(p8h67_on(), dict(GPU, driver=driver), {"name": "other", "address": "02:00"})
+    assert [i.get("driver") for i in made["identities"]] == [driver, driver, None, None]
+    assert [f["driver"] for f in made["devices"][0]["functions"]] == [driver, driver]
+    assert "driver" not in made["identities"][2]
+
+
+def test_an_acknowledgement_is_not_in_vain_once_the_function_is_on_a_variant():
+    machine = use(p8h67_on(), "01:00.0", "VH203", "display", "boot display")
+    accepted = [{"code": "VH203", "device": "01:00.0"}]
+    at(machine, "01:00.0").update(used_by=[], driver="mlx5_vfio_pci")
+    assert only(plan(refresh(machine), GPU, acknowledge=accepted), "VH190") == []

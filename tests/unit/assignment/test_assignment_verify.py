@@ -110,3 +110,20 @@ def test_parameters_by_firmware_table():
     assert iommu_parameters(p8h67_on(table=None)) == []
     with pytest.raises(ValueError, match="firmware"):
         iommu_parameters(build(table=None))
+
+
+@pytest.mark.parametrize("wanted, found, ok", [
+    ("mlx5_vfio_pci", "mlx5_vfio_pci", True), ("mlx5-vfio-pci", "mlx5_vfio_pci", True),
+    ("mlx5_vfio_pci", "vfio-pci", False), ("vfio_pci", "vfio-pci", True), (None, "mlx5_vfio_pci", False),
+    ("best", "mlx5_vfio_pci", True), ("best", "vfio-pci", True), ("best", "nouveau", False), ("best", None, False),
+])
+def test_the_driver_that_the_entry_names(wanted, found, ok):
+    plan = make_plan(build(), [dict(DEVICES[0], driver=wanted)], [], matching)
+    machine = on_vfio(p8h67_on(), BOTH)
+    at(machine, "01:00.0")["driver"] = found
+    at(machine, "01:00.1")["driver"] = found
+    wrong = failed(machine, plan)
+    assert sorted(wrong) == ([] if ok else ["driver of 0000:01:00.0", "driver of 0000:01:00.1"])
+    if not ok:
+        assert wrong["driver of 0000:01:00.0"] == (
+            "vfio-pci or a variant of it" if wanted == "best" else wanted or "vfio-pci", found or "none")

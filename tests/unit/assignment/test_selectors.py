@@ -108,6 +108,8 @@ def test_a_long_table_is_cut():
     ({"address": "01:00.0", "count": True}, ["count is True"]),
     ({"address": "01:00.0", "count": 0}, ["count is 0"]),
     ({"address": "01:00.0", "name": ""}, ["has no name"]),
+    ({"address": "01:00.0", "driver": "nouveau"}, ["device gpu", "driver is 'nouveau'", "vfio-pci", "mlx5_vfio_pci", "best"]),
+    ({"address": "01:00.0", "driver": 5}, ["device gpu", "driver is 5"]),
 ])
 def test_bad_entries_are_named(spec, words):
     message = error(p8h67_on(), **spec)

@@ -4,8 +4,13 @@
 
 from __future__ import annotations
 
+import os
+
+import jinja2
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
+from ansible.plugins.test import core
 
 from ansible_collections.vfio.host.plugins.filter import (
     iommu_parameters, kernel_parameters, plan, report, select, verify)
@@ -72,3 +77,18 @@ def test_kernel_parameters_with_and_without_the_acknowledgement():
     assert [p["code"] for p in found["problems"]] == ["VH142"] and found["override"] == "downstream"
     found = make(build(), options, acknowledge=[{"code": "VH142", "host": "acs_override"}])
     assert found["parameters"][-1] == "pcie_acs_override=downstream" and found["problems"] == []
+
+
+@pytest.mark.parametrize("driver, given", [
+    ("vfio-pci", True), ("vfio_pci", True), ("mlx5_vfio_pci", True), ("nvgrace-gpu-vfio-pci", True),
+    ("nouveau", False), ("vfio-pci-core", False), (None, False)])
+def test_revert_sees_what_is_still_given_away(driver, given):
+    path = os.path.join(os.path.dirname(__file__), "..", "..", "..", "playbooks", "tasks", "reverted.yml")
+    with open(path, encoding="utf-8") as tasks:
+        text = yaml.safe_load(tasks)[-1]["vars"]["__vfio_host_still_given"]
+    environment = jinja2.Environment()
+    environment.tests.update(core.TestModule().tests())
+    functions = [{"address": "0000:01:00.0", "driver": driver}, {"address": "0000:02:00.0", "driver": "vfio-pci"}]
+    listed = {"functions": [{"address": "0000:01:00.0"}]}
+    said = environment.from_string(text).render(__vfio_host_machine={"functions": functions}, vfio_devices_result=listed)
+    assert said == ("['0000:01:00.0']" if given else "[]")

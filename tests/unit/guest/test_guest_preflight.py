@@ -74,8 +74,16 @@ def test_another_driver(root):
     link = root / "sys/bus/pci/devices/0000:01:00.0/driver"
     link.unlink()
     link.symlink_to("../../drivers/nouveau")
-    assert "0000:01:00.0 has driver nouveau and not vfio-pci: bind it" in problems(root)[0]
+    assert "0000:01:00.0 has driver nouveau and not vfio-pci or a variant of it: bind it" in problems(root)[0]
     assert problems(root, starting=False) == []
+
+
+@pytest.mark.parametrize("driver", ["mlx5_vfio_pci", "nvgrace-gpu-vfio-pci", "vfio-pci"])
+def test_a_variant_of_vfio_pci_is_one(root, driver):
+    link = root / "sys/bus/pci/devices/0000:01:00.0/driver"
+    link.unlink()
+    link.symlink_to("../../drivers/" + driver)
+    assert problems(root) == []
 
 
 def test_another_card_in_the_slot(root):
