@@ -88,6 +88,7 @@ def _host(inputs, functions, groups, net, session, seen, unknowns):
         "sessions": seen["sessions"],
         "framebuffer": seen["framebuffer"],
         "requested": platform.requested(inputs),
+        "sriov": platform.sriov_requested(inputs),
         "previous": platform.previous(inputs),
         "usage_unknown": sorted({unknown["kind"] for unknown in unknowns}),
     }

@@ -93,6 +93,10 @@ options:
         waits for them in unbind), and what is in a group with a function on a driver of the host. A function that a
         running guest has is never taken from it.
       - On the way back a function whose former driver cannot be loaded stays where it is until the next boot.
+      - A NIC is not free while its interface is a port of a bridge or bond, has a VLAN or the like on it, or an address
+        that is not link-local, nor while none of its interfaces is here, since a container may have it.
+      - A physical function of SR-IOV is not free while it has virtual functions, which end with its driver. One that
+        M(vfio.host.sriov) is to make some of at each boot (C(/etc/vfio-host/sriov)) is refused.
     type: str
     choices: [boot, auto, now]
     default: auto

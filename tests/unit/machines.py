@@ -166,6 +166,7 @@ def host(active, table, cmdline):
         "sessions": [],
         "framebuffer": None,
         "requested": [],
+        "sriov": [],
         "previous": None,
         "usage_unknown": [],
     }

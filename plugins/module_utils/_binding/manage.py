@@ -251,6 +251,9 @@ class _Present(_Change):
                 "nothing was changed, since these are not what was asked: %s. "
                 "Cards may have moved: read the machine again and plan again" % "; ".join(problems)
             )
+        both = obstacles.both_listed(host.read(obstacles.sriov.LIST), [item["address"] for item in self.wanted])
+        if both:
+            raise HostError("nothing was changed: %s" % "; ".join(both))
         self.taken = driverctl.overrides(host, [item["address"] for item in self.wanted])
         if self.taken and params.get("driverctl") != "import":
             raise HostError(driverctl.refusal(self.taken))

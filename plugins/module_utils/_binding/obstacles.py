@@ -13,23 +13,24 @@ from __future__ import annotations
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import slot_of, sort_key
-from ansible_collections.vfio.host.plugins.module_utils._findings.finding import stays
+from ansible_collections.vfio.host.plugins.module_utils._findings.finding import listed, stays
 from ansible_collections.vfio.host.plugins.module_utils._hardware import acs
-from ansible_collections.vfio.host.plugins.module_utils._usage import holders
+from ansible_collections.vfio.host.plugins.module_utils._sriov import wanted as sriov
+from ansible_collections.vfio.host.plugins.module_utils._usage import holders, network
 
 HARMLESS = (None, "pci-stub", "pcieport")
 """Drivers, beside those of vfio, with which the kernel calls a group viable (vfio_dev_viable, drivers/vfio)."""
 
 
-def to_bind(machine, addresses, listed, known):
+def to_bind(machine, addresses, on_list, known):
     """``{address: [sentence]}`` of what stands against binding each of ``addresses`` now.
 
-    :param listed: every address that is or will be on vfio-pci, these included.
+    :param on_list: every address that is or will be on vfio-pci, these included.
     :param known: the same of functions that are not to be asked about any more.
     A card and a group go as a whole: what holds one function of it holds the others.
     """
     functions = {function["address"]: function for function in machine["functions"]}
-    found = {address: _against(functions, functions.get(address), address, listed, machine) for address in addresses}
+    found = {address: _against(functions, functions.get(address), address, on_list, machine) for address in addresses}
     return _spread(dict(found, **known), functions)
 
 
@@ -39,16 +40,28 @@ def to_return(machine, addresses, known):
     found = dict(known)
     for address in addresses:
         function = functions.get(address)
-        found[address] = _missing(address) if function is None else _held(function, ("guest", "use"))
+        found[address] = _missing(address) if function is None else (
+            _held(function, ("guest", "use")) + _beneath(functions, address, ("guest", "use")))
     return _spread(found, functions)
 
 
-def _against(functions, function, address, listed, machine):
+def both_listed(text, addresses):
+    """Sentences about those of ``addresses`` that shall have virtual functions, by the text of that list."""
+    counts = sriov.listed(text)
+    return ["%s is to have %d virtual functions at each boot, by %s, which needs its own driver: have none there first "
+            "(role sriov, count: 0), or leave it out here" % (address, counts[address], sriov.LIST)
+            for address in addresses if counts.get(address)]
+
+
+def _against(functions, function, address, on_list, machine):
     if function is None:
         return _missing(address)
-    found = ["the host uses it: %s" % use["what"] for use in function["used_by"] if use["kind"] != "process"]
+    found = _used(function)
     # ALSA waits in unbind until even the controls are closed (snd_card_free), so they count here.
     found += _held(function, ("use", "guest", "control"))
+    found += _beneath(functions, address, ("use", "guest", "control"))
+    interfaces = machine["host"]["network"]["interfaces"]
+    found += network.held(function, network.interfaces_of(address, interfaces))
     unknown = machine["host"]["usage_unknown"]
     if unknown:
         found.append("what the host uses is not known in full (%s)" % ", ".join(unknown))
@@ -56,7 +69,7 @@ def _against(functions, function, address, listed, machine):
         found.append("it has no IOMMU group: the IOMMU is off")
     for member in sorted(function["group_members"] or (), key=sort_key):
         other = functions.get(member)
-        if member in listed or other is None or stays(other):
+        if member in on_list or other is None or stays(other):
             continue
         if not asked.is_vfio(other["driver"]) and other["driver"] not in HARMLESS:
             found.append("%s is in the same group and on driver %s: the kernel would not call the group viable"
@@ -66,6 +79,31 @@ def _against(functions, function, address, listed, machine):
 
 def _missing(address):
     return ["the machine document does not have %s" % address]
+
+
+def _used(function):
+    return ["the host uses it: %s" % use["what"] for use in function["used_by"] if use["kind"] != "process"]
+
+
+def _beneath(functions, address, kinds):
+    """Who has what ends with a function's driver: its virtual functions, and of a VMD controller all behind it."""
+    virtual = sorted((f["address"] for f in functions.values() if f.get("physfn") == address), key=sort_key)
+    found = []
+    if virtual:
+        found.append("it has virtual functions (%s), which end with its driver: have none first (role sriov, count: 0)"
+                     % listed(virtual))
+    below, todo = [], [address]
+    while todo:
+        here = todo.pop()
+        more = [f for f in functions.values() if here in (f.get("physfn"), f.get("parent")) and f not in below]
+        below += more
+        todo += [f["address"] for f in more]
+    for function in sorted(below, key=lambda one: sort_key(one["address"])):
+        # What the host needs of a function behind another is in the used_by of both
+        why = _used(function) if function.get("physfn") else []
+        where = "a virtual function of it" if function.get("physfn") == address else "behind it"
+        found += ["%s, %s: %s" % (function["address"], where, sentence) for sentence in why + _held(function, kinds)]
+    return found
 
 
 def _held(function, kinds):

@@ -17,6 +17,7 @@ from ansible_collections.vfio.host.plugins.module_utils._findings.finding import
     some,
     stays,
 )
+from ansible_collections.vfio.host.plugins.module_utils._sriov import wanted as sriov
 from ansible_collections.vfio.host.plugins.module_utils._usage.display import WITH_OUTPUTS
 from ansible_collections.vfio.host.plugins.module_utils._usage.holders import weigh
 
@@ -192,6 +193,26 @@ def _controls(view):
     return _held(view, "control")
 
 
+# -- virtual functions ----------------------------------------------------------------------------
+
+
+def _virtual(view):
+    """Physical functions whose virtual ones end when another driver takes them. On vfio-pci it is done already."""
+    asked = {entry["address"]: entry["count"] for entry in view.host.get("sriov") or ()}
+    made = {}
+    for function in view.endpoints():
+        made.setdefault(function["physfn"], []).append(function["address"])
+    for function in view.endpoints():
+        evidence = []
+        if function["address"] in made and _VFIO not in (function["driver"] or ""):
+            evidence.append("virtual functions of %s: %s" % (describe(function), listed(made[function["address"]])))
+        if asked.get(function["address"]):
+            evidence.append("%s asks for %d virtual functions of %s" % (
+                sriov.LIST, asked[function["address"]], describe(function)))
+        if evidence:
+            yield on_device(function["address"], *evidence)
+
+
 RULES = (
     rule("VH200", "The host uses this function", "refuse",
          "Move what the evidence names to another device first.", _used("VH200")),
@@ -240,4 +261,7 @@ RULES = (
          "first if you take it from a running host.", _controls),
     rule("VH217", "Nobody looked which programs use the devices", "warn",
          "Run the probe as root, on the host itself and not in a container.", _not_looked, acknowledgeable=False),
+    rule("VH218", "This function has virtual functions, which would end", "refuse",
+         "Select its virtual functions instead and leave it to the host. To give it away as a whole, have none first: "
+         "the role sriov with count: 0.", _virtual),
 )

@@ -14,6 +14,7 @@ import zlib
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state
 from ansible_collections.vfio.host.plugins.module_utils._hardware import acs
+from ansible_collections.vfio.host.plugins.module_utils._sriov import wanted as sriov
 
 LOADER_INFO = "/sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 """Written by the loader that started the kernel (systemd Boot Loader Interface)."""
@@ -201,6 +202,12 @@ def requested(inputs):
     except ValueError as exc:
         inputs.miss(_assignment_state.DEVICES, "what was asked for is unknown: %s" % exc)
         return []
+
+
+def sriov_requested(inputs):
+    """Physical functions that shall have virtual ones at each boot: ``[{address, count}]``, [] without a list."""
+    counts = sriov.listed(inputs.host.read(sriov.LIST))
+    return [{"address": address, "count": count} for address, count in sorted(counts.items())]
 
 
 def previous(inputs):

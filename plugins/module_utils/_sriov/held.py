@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
-from ansible_collections.vfio.host.plugins.module_utils._usage import holders
+from ansible_collections.vfio.host.plugins.module_utils._usage import holders, network
 
 IN_USE = ("use", "guest", "control")
 
@@ -27,17 +27,7 @@ def reasons(machine, address, interfaces):
     if function["driver"] is None or asked.is_vfio(function["driver"]):
         return found
     addresses = {i["name"]: i["addresses"] for i in machine["host"]["network"]["interfaces"]}
-    for interface in interfaces:
-        name = interface["name"]
-        if interface["master"]:
-            found.append("its interface %s is a port of %s" % (name, interface["master"]))
-        found += ["%s lies on its interface %s" % (upper, name) for upper in interface["upper"]
-                  if upper != interface["master"]]
-        if addresses.get(name):
-            found.append("its interface %s has the address %s" % (name, ", ".join(addresses[name])))
-    if function["class"].startswith("02") and not interfaces and not function["driver"].startswith(("uio", "igb_uio")):
-        found.append("driver %s has it and no interface of it is here: it may be in another network namespace, that of "
-                     "a container" % function["driver"])
+    found += network.held(function, [dict(i, addresses=addresses.get(i["name"], [])) for i in interfaces])
     unknown = machine["host"]["usage_unknown"]
     if unknown:
         found.append("what the host uses is not known in full (%s)" % ", ".join(unknown))

@@ -167,3 +167,13 @@ def _word(value):
     if isinstance(value, bool):
         return "on" if value else "off"
     return "-" if value is None else str(value)
+
+
+def listed(text):
+    """``{address: count}`` of the physical functions in the text of LIST; a line that is none of ours is left out."""
+    found = {}
+    for line in (text or "").splitlines():
+        words = line.split()
+        if words[:1] == ["pf"] and len(words) > 5 and words[5].isdigit():
+            found[words[1]] = int(words[5])
+    return found

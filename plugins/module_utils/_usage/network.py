@@ -29,6 +29,8 @@ import struct
 from ansible_collections.vfio.host.plugins.module_utils._hardware import pci
 
 NET = "/sys/class/net"
+READS = 3
+"""How often the interfaces are read at most while they change."""
 FINDING_SSH = "VH202"
 FINDING_ROUTE = "VH204"
 
@@ -37,6 +39,9 @@ RTF_REJECT = 0x200
 
 DATAPATH = "ovs-system"
 """Interface that Open vSwitch's kernel datapath makes; it is the master of the switch's ports."""
+
+WITHOUT_INTERFACES = ("vfio", "uio", "igb_uio", "pci-stub")
+"""What names of drivers begin with that give the host no interface of a NIC."""
 
 OVERLAYS = ("vxlan", "geneve", "gretap", "ip6gretap")
 """Kinds of Ethernet over IP: as a bridge's port one may be the way out, where a guest's tap is not."""
@@ -238,8 +243,7 @@ def read(inputs):
     (``{virtual function: physical one}``), ``unread`` (routing tables that could not be read, by path).
     """
     host = inputs.host
-    names = [name for name in host.listdir(NET) if host.isdir("%s/%s" % (NET, name))]
-    details = [_interface(host, name) for name in names]
+    details = _interfaces(host)
     interfaces = [interface for interface, dummy in details]
     virtual = {found["name"]: more for found, more in details if found["kind"] not in ("physical", "loopback")}
     unread = []
@@ -278,6 +282,16 @@ def physical_function(host, function):
     """The physical function above a virtual one, or None: without it the virtual one is gone."""
     link = host.readlink("%s/%s/physfn" % (pci.DEVICES, function))
     return link.rstrip("/").rsplit("/", 1)[-1] if link else None
+
+
+def _interfaces(host):
+    """What _interface() gives of each. udev renames one right after its driver made it: then all are read again."""
+    for dummy in range(READS):
+        names = host.listdir(NET)
+        found = [_interface(host, name) for name in names if host.isdir("%s/%s" % (NET, name))]
+        if host.listdir(NET) == names:
+            break
+    return found
 
 
 def _interface(host, name):
@@ -448,6 +462,36 @@ def carried(name, network):
                 if above:
                     found.append(found[-1] + (above,))
     return list(dict.fromkeys(found)), why
+
+
+def held(function, interfaces):
+    """Why a function's driver must not be taken for the sake of its interfaces: sentences, empty when nobody has one.
+
+    One that is up, with a link-local address or none and nothing on it, is nobody's.
+
+    :param interfaces: its own, ``[{name, master, upper: [names of what lies on it], addresses}]``.
+    """
+    found = []
+    for interface in interfaces:
+        name = interface["name"]
+        if interface["master"]:
+            found.append("its interface %s is a port of %s" % (name, interface["master"]))
+        found += ["%s lies on its interface %s" % (upper, name) for upper in interface["upper"]
+                  if upper != interface["master"]]
+        own = [address for address in interface["addresses"] if not ipaddress.ip_interface(address).ip.is_link_local]
+        if own:
+            found.append("its interface %s has the address %s" % (name, ", ".join(own)))
+    driver = function["driver"]
+    if function["class"].startswith("02") and not interfaces and driver and not driver.startswith(WITHOUT_INTERFACES):
+        found.append("driver %s has it and no interface of it is here: it may be in another network namespace, that of "
+                     "a container" % driver)
+    return found
+
+
+def interfaces_of(address, interfaces):
+    """The interfaces of a function in the form that held() takes, out of those of the machine document."""
+    return [dict(interface, upper=[other["name"] for other in interfaces if interface["name"] in other["lower"]])
+            for interface in interfaces if interface["function"] == address]
 
 
 def ssh_interfaces(ssh, network):

@@ -304,3 +304,15 @@ def test_an_acknowledgement_is_not_in_vain_once_the_function_is_on_a_variant():
     accepted = [{"code": "VH203", "device": "01:00.0"}]
     at(machine, "01:00.0").update(used_by=[], driver="mlx5_vfio_pci")
     assert only(plan(refresh(machine), GPU, acknowledge=accepted), "VH190") == []
+
+
+def test_a_physical_function_with_virtual_ones_stays_and_they_go():
+    machine = build(P8H67 + "07:00.0 endpoint 8086:10c9 ethernet < 00:1c.5\n07:10.0 endpoint 8086:10ca ethernet < 00:1c.5",
+                    groups=P8H67_GROUPS + "07:00.0\n07:10.0\n", cmdline="intel_iommu=on")
+    at(machine, "07:10.0").update(physfn="0000:07:00.0", driver="vfio-pci")
+    at(machine, "07:00.0")["driver"] = "igb"
+    refresh(machine)
+    physical, virtual = {"name": "pf", "address": "07:00.0"}, {"name": "vf", "address": "07:10.0"}
+    assert ("VH218", "refuse") in codes(plan(machine, physical)) and plan(machine, physical)["refused"]
+    assert at(machine, "07:00.0")["assignment"]["verdict"] == "host_uses"
+    assert not plan(machine, virtual)["refused"] and at(machine, "07:10.0")["assignment"]["verdict"] == "assignable"

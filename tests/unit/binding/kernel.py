@@ -217,4 +217,12 @@ class Kernel(Host):
                 function["holders"] = [{"pid": 812, "command": "nvidia-persiste", "node": "/dev/nvidia0"}]
             function.update(changes.get(address, {}))
             document.append(function)
-        return {"functions": document, "host": {"usage_unknown": changes.get("unknown", [])}}
+        interfaces = [interface()] if self.driver(NIC["address"]) == "e1000e" else []
+        network = {"interfaces": changes.get("interfaces", interfaces)}
+        return {"functions": document, "host": {"usage_unknown": changes.get("unknown", []), "network": network}}
+
+
+def interface(**fields):
+    """One that is up with nothing on it."""
+    return dict({"name": "enp3s0", "function": NIC["address"], "master": None, "lower": [],
+                 "addresses": ["fe80::5054:ff:fe12:3456/64"]}, **fields)

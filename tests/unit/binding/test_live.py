@@ -10,7 +10,7 @@ from ansible_collections.vfio.host.plugins.module_utils import _assignment_state
 from ansible_collections.vfio.host.plugins.module_utils._binding import live, manage, record
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError, HostTimeout
 from ansible_collections.vfio.host.tests.unit.binding import kernel
-from ansible_collections.vfio.host.tests.unit.binding.kernel import AUDIO, GPU, NIC, Kernel
+from ansible_collections.vfio.host.tests.unit.binding.kernel import AUDIO, GPU, NIC, Kernel, interface
 
 GPU_AT, AUDIO_AT, NIC_AT = GPU["address"], AUDIO["address"], NIC["address"]
 ALL = (GPU, AUDIO, NIC)
@@ -340,6 +340,91 @@ def test_a_read_that_did_not_end_leaves_everything_alone(host):
     with pytest.raises(HostError, match="reading .*%s/config did not end" % NIC_AT):
         go(host, (), state="absent", when="now")
     assert host.state() == before
+
+
+@pytest.mark.parametrize("interfaces, word", [
+    ([interface(master="br0"), interface(name="br0", function=None, lower=["enp3s0"])], "its interface enp3s0 is a port of br0"),
+    ([interface(), interface(name="enp3s0.7", function=None, lower=["enp3s0"])], "enp3s0.7 lies on its interface enp3s0"),
+    ([interface(addresses=["fe80::1/64", "10.0.0.1/24"])], "its interface enp3s0 has the address 10.0.0.1/24"),
+    ([], "driver e1000e has it and no interface of it is here: it may be in another network namespace, that of a container"),
+])
+def test_a_nic_that_the_host_uses_otherwise_is_left_to_the_next_boot(host, interfaces, word):
+    result = go(host, interfaces=interfaces)
+    assert result["deferred"] == [{"address": NIC_AT, "why": [word]}] and host.driver(NIC_AT) == "e1000e"
+    with pytest.raises(HostError, match="enp3s0|another network namespace"):
+        go(host, when="now", interfaces=interfaces)
+
+
+@pytest.mark.parametrize("addresses", [[], ["fe80::1/64"], ["169.254.3.4/16"]])
+def test_a_nic_that_is_only_up_is_free(host, addresses):
+    assert go(host, when="now", interfaces=[interface(addresses=addresses)])["deferred"] == []
+
+
+@pytest.mark.parametrize("driver", ["pci-stub", "uio_pci_generic", "igb_uio"])
+def test_a_nic_on_a_driver_without_interfaces_is_in_no_other_namespace(host, driver):
+    assert go(host, check=True, interfaces=[], **{NIC_AT: {"driver": driver}})["deferred"] == []
+
+
+# -- virtual functions ---------------------------------------------------------------------------
+
+
+VF_AT = "0000:03:10.0"
+
+
+def with_virtual(host, **fields):
+    """The machine document with a virtual function of the NIC."""
+    document = host.machine()
+    virtual = dict(document["functions"][0], address=VF_AT, driver="vfio-pci", group=20, group_members=[VF_AT], holders=[],
+                   used_by=[], physfn=NIC_AT, parent=None, **{"class": "020000"})
+    document["functions"].append(dict(virtual, **fields))
+    return document
+
+
+def bind_nic(host, document, state="present", when="auto"):
+    return manage.run(host, {"devices": [dict(NIC)] if state == "present" else [], "state": state, "when": when}, False,
+                      lambda dummy: document)
+
+
+GUEST = [{"pid": 9, "command": "qemu-system-x86", "node": "/dev/vfio/20"}]
+
+
+@pytest.mark.parametrize("fields, word", [
+    ({"holders": GUEST}, "%s, a virtual function of it: qemu-system-x86 (process 9) has /dev/vfio/20 open" % VF_AT),
+    ({"holders": None}, "%s, a virtual function of it: which processes have it open is not known" % VF_AT),
+    ({"used_by": [USED], "driver": "nvme"}, "%s, a virtual function of it: the host uses it: /srv is mounted from it" % VF_AT),
+])
+def test_a_physical_function_takes_its_virtual_ones_from_nobody(host, fields, word):
+    ends = "it has virtual functions (%s), which end with its driver: have none first (role sriov, count: 0)" % VF_AT
+    result = bind_nic(host, with_virtual(host, **fields))
+    assert result["deferred"] == [{"address": NIC_AT, "why": [ends, word]}] and host.driver(NIC_AT) == "e1000e"
+    with pytest.raises(HostError, match=VF_AT):
+        bind_nic(host, with_virtual(host, **fields), when="now")
+    assert bind_nic(host, with_virtual(host))["deferred"] == [{"address": NIC_AT, "why": [ends]}]
+
+
+def test_a_physical_function_does_not_go_home_under_a_guest(host):
+    bind_nic(host, host.machine())
+    result = bind_nic(host, with_virtual(host, holders=GUEST), state="absent")
+    assert host.driver(NIC_AT) == "vfio-pci" and VF_AT in result["deferred"][0]["why"][0]
+
+
+def test_a_controller_takes_what_is_behind_it_from_nobody(host):
+    behind = {"physfn": None, "parent": NIC_AT, "holders": GUEST}
+    result = bind_nic(host, with_virtual(host, **behind))
+    assert result["deferred"] == [{"address": NIC_AT, "why": [
+        "%s, behind it: qemu-system-x86 (process 9) has /dev/vfio/20 open" % VF_AT]}]
+    assert bind_nic(host, with_virtual(host, **dict(behind, holders=[])))["deferred"] == []
+
+
+def test_a_physical_function_that_is_to_have_virtual_ones_is_refused(host):
+    host.put("/etc/vfio-host/sriov", "# made\npf %s 8086 10d3 - 2 0\nvf %s 0 vfio-pci - - - - -\n" % (NIC_AT, NIC_AT))
+    for when in ("boot", "auto", "now"):
+        with pytest.raises(HostError) as caught:
+            go(host, when=when)
+        for word in (NIC_AT, "/etc/vfio-host/sriov", "2 virtual functions", "count: 0"):
+            assert word in str(caught.value)
+    assert host.writes == [] and host.read(asked.DEVICES) is None
+    assert go(host, (GPU, AUDIO))["deferred"] == []
 
 
 # -- it does not work -----------------------------------------------------------------------------

@@ -190,3 +190,29 @@ def test_one_machine_of_many_functions_is_quick_and_readable():
              for bus in range(4) for slot in range(32) for fn in range(8)]
     machine = build("\n".join(lines))
     assert [f["code"] for f in evaluate(machine) if f["code"].startswith("VH2")] == ["VH212"]
+
+
+NIC, VF, BOTH = "04:00.0", "04:10.0", P8H67 + "04:10.0 endpoint 10ec:8169 ethernet < 00:1c.6\n"
+
+
+@pytest.mark.parametrize("driver", ["igb", None])
+def test_virtual_functions_end_with_the_driver_of_their_physical_one(driver):
+    machine = build(BOTH)
+    at(machine, VF).update(physfn=full(NIC), driver="vfio-pci")
+    at(machine, NIC)["driver"] = driver
+    assert found(machine, "VH218") == {
+        full(NIC): ["virtual functions of 0000:04:00.0 10ec:8168 ethernet: 0000:04:10.0"]}
+    at(machine, NIC)["driver"] = "vfio-pci"
+    assert places(machine, "VH218") == []
+    assert places(build(BOTH), "VH218") == []
+
+
+def test_virtual_functions_that_are_asked_for_at_boot():
+    machine = p8h67_on()
+    machine["host"]["sriov"] = [{"address": full(NIC), "count": 4}, {"address": full(XHCI), "count": 0}]
+    for driver in ("igb", "vfio-pci"):
+        at(machine, NIC)["driver"] = driver
+        assert found(machine, "VH218") == {
+            full(NIC): ["/etc/vfio-host/sriov asks for 4 virtual functions of 0000:04:00.0 10ec:8168 ethernet"]}
+    del machine["host"]["sriov"]  # a document of an older release
+    assert places(machine, "VH218") == []

@@ -360,3 +360,15 @@ def test_functions_that_no_ivhd_covers():
     assert platform.left_out(functions, platform.parse_ivrs(bytes(48) + ivhd(0x10, entry(0x02, 0x300)))) == [
         "0000:00:00.0", "0000:00:01.0"]
     assert platform.left_out(functions, platform.parse_ivrs(bytes(48))) is None
+
+
+@pytest.mark.parametrize("text, found", [
+    (None, []),
+    ("# pf 0000:09:00.0 8086 10c9 - 3 0\npf 0000:02:00.0 8086 10c9 - 2 0\nvf 0000:02:00.0 0 vfio-pci - - - - -\npf broken\n",
+     [{"address": "0000:02:00.0", "count": 2}]),
+])
+def test_virtual_functions_that_are_asked_for(tmp_path, text, found):
+    machine = p8h67(tmp_path)
+    if text:
+        machine.write("/etc/vfio-host/sriov", text)
+    assert collect(Host(machine.root))["host"]["sriov"] == found

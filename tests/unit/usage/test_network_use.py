@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from ansible_collections.vfio.host.plugins.module_utils._hardware.inputs import Inputs
@@ -524,3 +526,20 @@ def test_document_without_the_function_in_use(tmp_path):
     connect(machine, "10.0.2.15", "10.0.2.2")
     (tmp_path / "sys/bus/pci/devices/0000:00:19.0").unlink()
     assert collect(Host(str(tmp_path)))["host"]["usage_unknown"] == ["network", "ssh"]
+
+
+def test_an_interface_that_is_renamed_while_it_is_read(machine):
+    machine.nic("enp4s0", NIC, index=7)
+    folder = os.path.join(machine.root, "sys/class/net")
+
+    class Renaming(Host):
+        def listdir(self, path):
+            if path == "/sys/class/net" and not os.path.lexists(folder + "/enp4s0"):
+                names = super().listdir(path)
+                os.rename(folder + "/eth0", folder + "/enp4s0")
+                return names
+            return super().listdir(path)
+
+    os.rename(folder + "/enp4s0", folder + "/eth0")
+    found = network.read(Inputs(Renaming(machine.root)))["interfaces"]
+    assert [interface["name"] for interface in found if interface["function"] == "0000:04:00.0"] == ["enp4s0"]
