@@ -213,10 +213,15 @@ class TestHost:
         """What our script has said in the kernel log of this boot."""
         return [line.split("vfio-host: ", 1)[1] for line in self.run("dmesg").splitlines() if "vfio-host: " in line]
 
-    def kernel_trouble(self):
-        """Lines of the kernel log that must not be there."""
-        pattern = re.compile(r"Oops|BUG:|WARNING:|DMAR:.*fault|AMD-Vi:.*FAULT")
-        return [line for line in self.run("dmesg").splitlines() if pattern.search(line)]
+    def kernel_trouble(self, hangs=False):
+        """Lines of the kernel log that must not be there. ``hangs``: a task does on purpose, which the kernel may tell."""
+        return trouble(self.run("dmesg"), hangs)
+
+
+def trouble(log, hangs=False):
+    pattern = r"Oops|BUG:|WARNING:|general protection fault|DMAR:.*fault|AMD-Vi:.*FAULT"
+    pattern += "" if hangs else r"|Call Trace|blocked for more than"
+    return [line for line in log.splitlines() if re.search(pattern, line)]
 
 
 def differences(before, after):

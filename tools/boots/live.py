@@ -121,8 +121,8 @@ def state(host, without=()):
         "echo $f $(basename $(readlink $f/driver || echo none)) $(cat $f/driver_override); done" % skipped).splitlines())
 
 
-def sound(host, seen):
-    trouble = host.kernel_trouble()
+def sound(host, seen, hangs=False):
+    trouble = host.kernel_trouble(hangs)
     expect(not trouble, "the kernel log has %s" % trouble[:3])
     own = host.drivers(*HOSTS_OWN)
     expect(own == HOSTS_OWN, "the host's own devices: %s" % own)
@@ -136,7 +136,7 @@ def as_at_first(host, seen, left=()):
     expect(not found or left, "files are not as before: %s" % found[:5])
     nodes = host.run("ls /dev/vfio").split()
     expect(nodes == ["vfio"] or left, "nodes left: %s" % nodes)
-    sound(host, seen)
+    sound(host, seen, bool(left))
 
 
 # -- steps -------------------------------------------------------------------------------------------------------------
