@@ -26,6 +26,7 @@ import re
 import socket
 import struct
 
+from ansible_collections.vfio.host.plugins.module_utils._assignment_state import is_vfio
 from ansible_collections.vfio.host.plugins.module_utils._hardware import pci
 
 NET = "/sys/class/net"
@@ -40,8 +41,8 @@ RTF_REJECT = 0x200
 DATAPATH = "ovs-system"
 """Interface that Open vSwitch's kernel datapath makes; it is the master of the switch's ports."""
 
-WITHOUT_INTERFACES = ("vfio", "uio", "igb_uio", "pci-stub")
-"""What names of drivers begin with that give the host no interface of a NIC."""
+WITHOUT_INTERFACES = ("uio", "igb_uio", "pci-stub")
+"""What names of drivers begin with that give the host no interface of a NIC, beside those of vfio."""
 
 OVERLAYS = ("vxlan", "geneve", "gretap", "ip6gretap")
 """Kinds of Ethernet over IP: as a bridge's port one may be the way out, where a guest's tap is not."""
@@ -482,7 +483,8 @@ def held(function, interfaces):
         if own:
             found.append("its interface %s has the address %s" % (name, ", ".join(own)))
     driver = function["driver"]
-    if function["class"].startswith("02") and not interfaces and driver and not driver.startswith(WITHOUT_INTERFACES):
+    without = not driver or is_vfio(driver) or driver.startswith(WITHOUT_INTERFACES)
+    if function["class"].startswith("02") and not interfaces and not without:
         found.append("driver %s has it and no interface of it is here: it may be in another network namespace, that of "
                      "a container" % driver)
     return found
