@@ -463,6 +463,15 @@ def probe_fails_on_the_way_back(host, seen):
     return "said %r; home once the driver took it" % failed["msg"][:150]
 
 
+def driver_was_unloaded(host, seen):
+    """The sound driver is not there any more: loaded for the way home, it takes the function before it is told to."""
+    binding(host, devices(host, seen, "gpu", "nic"))
+    host.run("modprobe -r snd_hda_intel")
+    home(host)
+    as_at_first(host, seen)
+    return "loaded, and everything is home"
+
+
 def killed(host, seen):
     """SIGKILL before each change, there and back; by turns the next run finishes it or takes it back."""
     wanted = devices(host, seen, "gpu", "nic")
@@ -527,4 +536,4 @@ def site_without_a_reboot(host, seen):
 
 
 STEPS = (iommu_on, there, guest_has_it, driverctl_has_it, reset_settings, for_a_group, virtual_functions, mediated, fifty_times,
-         not_the_whole_group, held, probe_fails_on_the_way_back, killed, hangs, site_without_a_reboot)
+         not_the_whole_group, held, probe_fails_on_the_way_back, driver_was_unloaded, killed, hangs, site_without_a_reboot)
