@@ -36,7 +36,7 @@ class Kernel(KillableHost):
     ``acs``: whether the ports isolate. ``refuse``, ``hang``: ``(attribute's name, address)`` that give an error, or
     never end. ``kill_at``: number of the change before which the run is killed. ``mute``: settings the driver
     does not tell. ``deaf``: settings it refuses. ``shift``: virtual functions are so many places further on.
-    ``lost``: so many do not appear.
+    ``lost``: so many do not appear. ``failed_at``: number of the change that was refused last.
 
     What ``ip`` does is as in iproute2, the answers of the driver as in the kernel: ``silent``: ``{index: times}`` that the
     driver leaves a virtual function out since it is busy with it; ``busy``: times that it says so to who sets something.
@@ -48,7 +48,7 @@ class Kernel(KillableHost):
         self.acs, self.iommu, self.total = acs, iommu, total
         self.hang, self.mute, self.deaf = set(), set(), set()
         self.writes, self.ran = [], []
-        self.shift = self.lost = self.busy = 0
+        self.shift = self.lost = self.busy = self.failed_at = 0
         self.silent, self.keeps_mac, self.old_ip = {}, False, False
         self.fail_driver, self.locked, self.said = None, set(), []
         self.number = 20
@@ -176,6 +176,7 @@ class Kernel(KillableHost):
             self.locked.add(address)
             raise HostTimeout("writing %r to %s did not end within %g s" % (value, path, timeout))
         if (name, address, value) in self.refuse or (name, address) in self.refuse:
+            self.failed_at = self.changes
             raise HostError("writing %r to %s: %s" % (
                 value, path, self.refuse.get((name, address, value)) or self.refuse[(name, address)]))
         if name == "sriov_numvfs":
