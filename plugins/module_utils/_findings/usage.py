@@ -204,8 +204,9 @@ def _virtual(view):
         made.setdefault(function["physfn"], []).append(function["address"])
     for function in view.endpoints():
         evidence = []
-        if function["address"] in made and _VFIO not in (function["driver"] or ""):
-            evidence.append("virtual functions of %s: %s" % (describe(function), listed(made[function["address"]])))
+        virtual = made.get(function["address"])
+        if virtual and _VFIO not in (function["driver"] or ""):
+            evidence.append("%s has %d of them, %s to %s" % (describe(function), len(virtual), virtual[0], virtual[-1]))
         if asked.get(function["address"]):
             evidence.append("%s asks for %d virtual functions of %s" % (
                 sriov.LIST, asked[function["address"]], describe(function)))

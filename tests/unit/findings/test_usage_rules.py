@@ -192,16 +192,18 @@ def test_one_machine_of_many_functions_is_quick_and_readable():
     assert [f["code"] for f in evaluate(machine) if f["code"].startswith("VH2")] == ["VH212"]
 
 
-NIC, VF, BOTH = "04:00.0", "04:10.0", P8H67 + "04:10.0 endpoint 10ec:8169 ethernet < 00:1c.6\n"
+NIC, VFS = "04:00.0", ("04:10.0", "04:10.2")
+BOTH = P8H67 + "".join("%s endpoint 10ec:8169 ethernet < 00:1c.6\n" % address for address in VFS)
 
 
 @pytest.mark.parametrize("driver", ["igb", None])
 def test_virtual_functions_end_with_the_driver_of_their_physical_one(driver):
     machine = build(BOTH)
-    at(machine, VF).update(physfn=full(NIC), driver="vfio-pci")
+    for address in VFS:
+        at(machine, address).update(physfn=full(NIC), driver="vfio-pci")
     at(machine, NIC)["driver"] = driver
     assert found(machine, "VH218") == {
-        full(NIC): ["virtual functions of 0000:04:00.0 10ec:8168 ethernet: 0000:04:10.0"]}
+        full(NIC): ["0000:04:00.0 10ec:8168 ethernet has 2 of them, 0000:04:10.0 to 0000:04:10.2"]}
     at(machine, NIC)["driver"] = "vfio-pci"
     assert places(machine, "VH218") == []
     assert places(build(BOTH), "VH218") == []
