@@ -102,6 +102,75 @@ def test_it_never_saves_itself_as_default(host):
     assert "savedefault" not in ours
 
 
+USERS = "#!/bin/sh\ncat <<'E'\nset superusers=\"root\"\nexport superusers\npassword_pbkdf2 root grub.pbkdf2.x\nE\n"
+
+
+def guarded(host, options, users=USERS):
+    """Entries of 10_linux with these options, and users in front of them."""
+    text = host.read("/etc/grub.d/10_linux")
+    host.write("/etc/grub.d/10_linux", text.replace("--class os ", "--class os %s" % options), mode=0o755)
+    host.write("/etc/grub.d/01_users", users, mode=0o755)
+    grub.generate(host)
+
+
+def headers(host, title):
+    return [text for text in host.read(MENU).splitlines() if text.strip().startswith("menuentry '%s" % title)]
+
+
+def test_who_may_start_the_default_entry_may_start_the_trial(host):
+    """Else GRUB asks for a password on the console, and a host without a keyboard waits there."""
+    guarded(host, "--unrestricted ")
+    assert grub.trial_obstacles(host) == []
+    stage(host)
+    assert headers(host, "Trial boot") == [
+        "menuentry 'Trial boot (vfio.host)' --class debian --class gnu-linux --class gnu --class os --unrestricted "
+        "--id 'vfio-host-trial' {"
+    ]
+
+
+def test_the_users_of_an_entry_go_with_it_and_its_key_does_not(host):
+    guarded(host, "--users 'a b' --hotkey=d --class=x ", users="#!/bin/sh\n")
+    assert grub.trial_obstacles(host) == []
+    stage(host)
+    assert headers(host, "Trial boot")[0].endswith("--class os --users 'a b' --class=x --id 'vfio-host-trial' {")
+
+
+@pytest.mark.parametrize(
+    "options, custom", [("", False), ("--users alice ", False), ("--unrestricted --users= ", False), ("", True)]
+)
+def test_a_default_that_asks_for_a_password_is_an_obstacle(host, options, custom):
+    guarded(host, options, users="#!/bin/sh\n" if custom else USERS)
+    if custom:
+        host.write("/boot/grub/custom.cfg", "superusers=root\n")
+    reasons = grub.trial_obstacles(host)
+    assert len(reasons) == 1
+    assert "asks for a password before it starts the default entry 'Debian GNU/Linux'" in reasons[0]
+
+
+def test_a_submenu_that_asks_for_a_password_is_one_too(host):
+    """The trial would start, and the way back would not."""
+    guarded(host, "--unrestricted ")
+    host.write(MENU, host.read(MENU).replace('set default="0"', 'set default="1>0"'))
+    assert ["asks for a password" in reason for reason in grub.trial_obstacles(host)] == [True]
+
+
+def test_a_password_that_nobody_has_set_is_none(host):
+    """The Fedora family has the words in every menu, and the password in a file of its own."""
+    users = "#!/bin/sh\ncat <<'E'\nif [ -f ${prefix}/user.cfg ]; then\n  source ${prefix}/user.cfg\n" \
+        "  if [ -n \"${GRUB2_PASSWORD}\" ]; then\n    set superusers=\"root\"\n  fi\nfi\nE\n"
+    guarded(host, "", users=users)
+    assert grub.trial_obstacles(host) == []
+    host.write("/boot/grub/user.cfg", "GRUB2_PASSWORD=grub.pbkdf2.x\n")
+    assert ["asks for a password" in reason for reason in grub.trial_obstacles(host)] == [True]
+
+
+def test_entries_without_vfio_ask_whom_the_ordinary_ones_ask(host):
+    guarded(host, "--unrestricted ")
+    cmdline.run(host, {"parameters": ["iommu=pt"], "state": "present", "loader": "auto"}, False)
+    safe = headers(host, "Without VFIO")
+    assert len(safe) == 2 and all(" --unrestricted " in text for text in safe)
+
+
 def test_what_others_have_quoted_stays_quoted(host):
     host.write("/etc/default/grub", "GRUB_CMDLINE_LINUX_DEFAULT='quiet dyndbg=\"file a +p\" $later'\n")
     grub.generate(host)

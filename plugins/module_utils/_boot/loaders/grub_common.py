@@ -40,6 +40,11 @@ TIMEOUT = 300.0
 WRITABLE = ("ext2", "fat", "xfs")
 """Filesystems, as ``grub-probe`` names them, on which GRUB can write into its environment block."""
 
+SUPERUSERS = re.compile(r"^\s*(?:set\s+)?superusers=", re.M)
+USERS = re.compile(r"^### BEGIN (\S*/01_users) ###$(?=[^#]*user\.cfg).*?^### END \1 ###$", re.M | re.S)
+"""What the Fedora family has in every menu: superusers where user.cfg has a password."""
+PASSWORD = re.compile(r"^\s*GRUB2_PASSWORD=\S", re.M)
+
 HEADER = "# Managed by the vfio.host collection (module kernel_cmdline). Do not edit: it is replaced.\n"
 
 FALLBACK_TEXT = (
@@ -405,7 +410,9 @@ def trial_text(host, kernel, image, line):
         body.append(text)
         if command in grub_menu.LINUX and not found["initrds"]:
             body.append(indent + "initrd\t" + quoted(own))
-    lines = ["menuentry 'Trial boot (vfio.host)' --id '%s' {" % loader.TRIAL_ID] + body + ["}"]
+    # who may start the default entry: GRUB would ask for a password on the console, and the host wait there
+    begin = ["menuentry 'Trial boot (vfio.host)'"] + found["options"] + ["--id '%s' {" % loader.TRIAL_ID]
+    lines = [" ".join(begin)] + body + ["}"]
     if any(text == TRIAL_TAIL.strip() for text in lines):
         raise HostError("the default entry holds the line %s" % TRIAL_TAIL.strip())
     return TRIAL_HEAD + "\n".join(lines) + "\n" + TRIAL_TAIL
@@ -416,11 +423,31 @@ def trial(host, kernel, image, line):
     return own_file(host, TRIAL, None if kernel is None else trial_text(host, kernel, image, line), mode=0o755)
 
 
+def superusers_in(host):
+    """The file in which GRUB is given superusers, so that it asks for a password; None where it is not."""
+    path = menu_path(host)
+    text = host.read(path) or ""
+    if not PASSWORD.search(host.read(posixpath.dirname(path) + "/user.cfg") or ""):
+        text = USERS.sub("", text)
+    custom = posixpath.dirname(path) + "/custom.cfg"  # 41_custom takes it in
+    for name, content in ((path, text), (custom, host.read(custom) or "")):
+        if SUPERUSERS.search(content):
+            return name
+    return None
+
+
 def trial_obstacles(host):
     """Why GRUB cannot start an entry once here."""
     reasons = []
     path = environment_path(host)
     text = host.read(menu_path(host)) or ""
+    default = grub_menu.default_entry(grub_menu.parse_menu(text), saved_entry(host))
+    asking = superusers_in(host)
+    if asking and default is not None and grub_menu.ordinary(default) and default["restricted"]:
+        reasons.append(
+            "GRUB asks for a password before it starts the default entry %r (superusers in %s), so the host would not "
+            "come back by itself: give that entry, and a submenu that it is in, --unrestricted" % (default["title"], asking)
+        )
     if "next_entry" not in text or "load_env" not in text:
         reasons.append("%s does not look at next_entry, so GRUB starts nothing once" % menu_path(host))
     block = host.read_bytes(path)

@@ -79,10 +79,12 @@ def version_of(path):
 def parse_menu(text):
     """The generated menu as ``{entries, default, complete, sections}``.
 
-    ``entries``: ``[{title, id, section, path, kernel, image, initrds, tokens, recovery, body}]`` in the
-    order of the file. ``path`` is the position as GRUB counts it (``"1>0"``), ``titles`` and ``ids`` those
+    ``entries``: ``[{title, id, section, path, kernel, image, initrds, tokens, recovery, body, options, restricted}]``
+    in the order of the file. ``path`` is the position as GRUB counts it (``"1>0"``), ``titles`` and ``ids`` those
     of the submenus and the entry, ``section`` the script in ``/etc/grub.d`` that wrote it, ``image`` and
-    ``initrds`` the files as GRUB sees them, ``body`` the lines between the braces. ``default`` is the last
+    ``initrds`` the files as GRUB sees them, ``body`` the lines between the braces, ``options`` as written what
+    says how it is shown and who may start it, ``restricted`` whether that takes a password, for it or for a submenu
+    around it, where GRUB has ``superusers``. ``default`` is the last
     ``set default=`` that is fixed or the saved entry (``"${saved_entry}"``), or None. ``complete`` is False
     when the file ends in the middle: ``grub-mkconfig`` writes it in place.
     """
@@ -105,7 +107,11 @@ def parse_menu(text):
         command = found[0] if found else ""
         inside = blocks[-1] if blocks else None
         if command in ("menuentry", "submenu") and len(found) > 1:
-            block = {"kind": command, "position": counters[-1], "title": found[1], "id": _entry_id(found)}
+            options, restricted = _options(raw_words(line)[2:])
+            block = {
+                "kind": command, "position": counters[-1], "title": found[1], "id": _entry_id(found),
+                "restricted": restricted,
+            }  # fmt: skip
             counters[-1] += 1
             blocks.append(block)
             if command == "submenu":
@@ -117,6 +123,7 @@ def parse_menu(text):
                     "path": ">".join(str(item["position"]) for item in blocks),
                     "titles": [item["title"] for item in blocks],
                     "ids": [item["id"] for item in blocks],
+                    "options": options, "restricted": any(item["restricted"] for item in blocks),
                 }  # fmt: skip
                 entries.append(block["entry"])
             continue
@@ -149,6 +156,27 @@ def _entry_id(found):
         if option in found[:-1]:
             return found[found.index(option) + 1]
     return None
+
+
+def _options(parts):
+    """``(options of an entry that another may have too, whether superusers have to say yes)`` of its :func:`raw_words`.
+
+    GRUB asks unless there is ``--unrestricted``, and heeds ``--users`` before that.
+    """
+    kept = []
+    free = named = value = False
+    for raw, word in parts:
+        name = word.split("=", 1)[0]
+        if value and not word.startswith("-"):
+            kept.append(raw)
+            value = False
+            continue
+        value = word in ("--class", "--users")
+        if name in ("--class", "--users", "--unrestricted"):
+            kept.append(raw)
+        free = free or name == "--unrestricted"
+        named = named or name == "--users"
+    return kept, named or not free
 
 
 def ordinary(entry):
