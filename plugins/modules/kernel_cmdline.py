@@ -69,6 +69,9 @@ options:
     description:
       - What is done about a parameter that an administrator has set otherwise, where only one of both can be in force.
       - With V(override) his stays in his file, and ours comes later and is in force. A warning names both.
+      - Of C(isolcpus), C(nohz_full), C(default_hugepagesz) and the pages of one size the kernel keeps the first, so
+        nothing that comes later overrides an administrator's. With V(override) the module then fails, and names the
+        file.
       - With V(keep) his stays in force and ours is not written. A warning names both.
       - With V(refuse) the module fails, and nothing is touched.
     type: str
@@ -228,7 +231,7 @@ kept:
   returned: success
   contains:
     ours:
-      description: The parameter that was asked.
+      description: The parameter that was asked; of a pair by position both, as C(hugepagesz=1G hugepages=4).
       type: str
     theirs:
       description: The parameter that stays in force.

@@ -255,11 +255,11 @@ def _override(asked, wanted):
 
 
 def effective(cmdline, wanted):
-    """What a command line says about one wanted token: the token itself when it is in force, else the last
-    token of the same key, or None.
+    """What a command line says about one wanted token: the token itself when it is in force, else the token
+    of the same key that counts, or None.
     """
     line = tokens.for_kernel(tokens.split(cmdline))
     if tokens.has(line, wanted):
         return wanted
     same = [token for token in line if tokens.key(token) == tokens.key(wanted)]
-    return same[-1] if same else None
+    return tokens.counting(tokens.key(wanted), same) if same else None

@@ -205,12 +205,14 @@ class _Plan:
         """Nothing of ours is there or wanted: what is wrong with the menu is not for us to repair."""
         return not self.owned and not self.asked and not self.with_fallback
 
-    def lines(self):
-        """Command lines without ours: of each ordinary entry, and of the next kernel."""
+    def full_lines(self):
+        """Command lines of each ordinary entry, and of the next kernel."""
         found = [entry["tokens"] for entry in self.seen["entries"] if entry["managed"]]
-        if self.settings is not None:
-            found.append(self.settings)
-        return [tokens.without(line, _present(line, self.owned)) for line in found]
+        return found if self.settings is None else found + [self.settings]
+
+    def lines(self):
+        """The same without ours."""
+        return [tokens.without(line, _present(line, self.owned)) for line in self.full_lines()]
 
     def decide(self):
         """What of the asked is written by us, and what an administrator has or says otherwise."""
@@ -219,28 +221,45 @@ class _Plan:
         self.written = []
         self.kept = []
         self.by_hand = []
+        stubborn = []
         for unit in tokens.units(self.asked):
             if there and not set(unit) & set(self.owned) and not any(tokens.lacking(line, unit) for line in lines):
                 self.by_hand += unit
                 continue
             pairs = []
             for line in lines:
-                for token in unit:
-                    for pair in tokens.overridden(line, [token]):
-                        if tokens.has(line, pair["theirs"]) and pair not in pairs:
-                            pairs.append(pair)
+                pairs += [pair for pair in tokens.opposed(line, unit) if pair not in pairs]
             if pairs and self.policy == "refuse":
-                raise HostError(
-                    "; ".join(
-                        "%s is asked, and %s is set%s: take it out there, or set conflicts to override or keep"
-                        % (pair["ours"], pair["theirs"], _where(self.origin.get(pair["theirs"])))
-                        for pair in pairs
-                    )
-                )
+                raise self.refusal(pairs, first=tokens.first_wins(unit))
             if pairs and self.policy == "keep":
                 self.kept += [pair for pair in pairs if pair not in self.kept]
                 continue
             self.written += unit
+            if pairs and tokens.first_wins(unit):
+                stubborn.append((unit, pairs))
+        for unit, pairs in stubborn:
+            if any(tokens.lacking(self.after(line), unit) for line in self.full_lines()):
+                raise self.refusal(pairs, first=True)
+
+    def refusal(self, pairs, first):
+        """The HostError for what others have said otherwise; ``first``: the kernel keeps theirs."""
+        remedy = "take it out there, or set conflicts to override or keep"
+        if first:
+            remedy = "the kernel keeps the first: take it out there, or set conflicts to keep"
+        return HostError(
+            "; ".join(
+                "%s is asked, and %s is set%s%s %s"
+                % (pair["ours"], pair["theirs"], _where(_origin(self.origin, pair["theirs"])), "," if first else ":", remedy)
+                for pair in pairs
+            )
+        )
+
+    def after(self, line):
+        """A command line as it will be, where ours is put behind what is there."""
+        present = _present(line, self.owned)
+        if all(token in self.written for token in present) and not tokens.lacking(line, self.written):
+            return line
+        return tokens.replace(line, present, self.written)
 
     def dropped(self):
         """Tokens that we had written and that are not to be there any more; also what runs before this one took out."""
@@ -387,7 +406,7 @@ def _result(host, plan, asked, absent, found, predicted, changed, because, diffe
     )
     defeated = tokens.overridden(predicted, plan.written)
     for pair in defeated + plan.kept:
-        pair["file"] = plan.origin.get(pair["theirs"])
+        pair["file"] = _origin(plan.origin, pair["theirs"])
     fallbacks = [entry for entry in plan.seen["entries"] if (entry["id"] or "").startswith(FALLBACK_ID)]
     return {
         "changed": changed,
@@ -449,6 +468,12 @@ def _present(line, owned):
             rest.remove(token)
             found.append(token)
     return found
+
+
+def _origin(origin, text):
+    """The file that sets a token, or a pair of them, or None."""
+    found = [origin[token] for token in reversed(tokens.split(text)) if token in origin]
+    return found[0] if found else None
 
 
 def _where(path):

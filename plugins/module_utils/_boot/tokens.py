@@ -73,6 +73,12 @@ They are strings to the kernel (``module_param_string`` in ``vfio_pci.c``, ``cor
 CPU_KEYS = frozenset(("irqaffinity", "isolcpus", "kthread_cpus", "nohz_full", "rcu_nocbs"))
 """Keys whose value is a list of processors, ``2-5`` as well as ``2,3,4,5``, behind flags for ``isolcpus``."""
 
+FIRST_KEYS = frozenset(("default_hugepagesz", "isolcpus", "nohz_full"))
+"""Keys of which the kernel keeps the first occurrence and rejects a later one that says otherwise.
+
+``housekeeping_setup`` ("nohz_full= must match isolcpus=") and, since Linux 5.8, ``default_hugepagesz_setup``.
+"""
+
 SIZE, PAGES = "hugepagesz", "hugepages"
 """A pair by position: ``hugepages=`` is about the ``hugepagesz=`` before it, and the first of a size counts."""
 
@@ -141,13 +147,15 @@ def for_kernel(tokens):
     return tokens[: tokens.index("--")] if "--" in tokens else tokens
 
 
+def counting(name, same):
+    """Of the occurrences of a single-valued key (as :func:`key` returns it) the one that counts."""
+    return same[0] if name in FIRST_KEYS else same[-1]
+
+
 def effective(tokens, name):
-    """Value of the last occurrence of a single-valued key; None when it is not there (or a bare word)."""
-    found = None
-    for token in for_kernel(tokens):
-        if key(token) == key(name):
-            found = value(token)
-    return found
+    """Value of the occurrence of a single-valued key that counts; None when it is not there (or a bare word)."""
+    same = [token for token in for_kernel(tokens) if key(token) == key(name)]
+    return value(counting(key(name), same)) if same else None
 
 
 def _options(tokens, name):
@@ -199,18 +207,26 @@ def _bytes(text):
 
 def huge(tokens):
     """``{size in bytes or None for the default: pages}`` that the kernel makes of a line."""
+    return {size: value(unit[-1]) for size, unit in _huge(tokens).items() if key(unit[-1]) == PAGES}
+
+
+def _huge(tokens):
+    """``{size: its tokens that count}``. A size that is named again is ignored, with the pages behind it."""
     found = {}
-    size = None
+    size, heeded = None, True
     for token in for_kernel(tokens):
         if key(token) == SIZE:
             size = _bytes(value(token))
-        elif key(token) == PAGES:
-            found.setdefault(size, value(token))
+            heeded = size not in found
+            found.setdefault(size, [token])
+        elif key(token) == PAGES and heeded:
+            found.setdefault(size, []).append(token)
+            heeded = False
     return found
 
 
 def has(tokens, wanted):
-    """True when ``wanted`` is in force on this command line: there, and not overridden by a later token.
+    """True when ``wanted`` is in force on this command line: there, and not overridden by another token.
 
     ``hugepagesz=`` and ``hugepages=`` are pairs: :func:`lacking` knows them, one alone is only looked for.
     """
@@ -234,7 +250,7 @@ def has(tokens, wanted):
         return bool(same) and set(_parts(wanted)) <= given
     if name in LAST_LIST_KEYS:
         return bool(same) and set(_parts(wanted)) <= set(_parts(same[-1]))
-    return bool(same) and same_value(name, value(same[-1]), value(wanted))
+    return bool(same) and same_value(name, value(counting(name, same)), value(wanted))
 
 
 def lacking(tokens, wanted):
@@ -264,7 +280,7 @@ def units(wanted):
 
 
 def conflicts(wanted, other):
-    """True when two tokens cannot both be in force: the later one wins."""
+    """True when two tokens cannot both be in force: the later one wins, of :data:`FIRST_KEYS` the first."""
     name = key(wanted)
     if key(other) != name or is_list(name) or name in (SIZE, PAGES):
         return False
@@ -274,6 +290,25 @@ def conflicts(wanted, other):
     if name in LAST_LIST_KEYS:
         return not set(_parts(other)) <= set(_parts(wanted))
     return not same_value(name, value(wanted), value(other))
+
+
+def first_wins(unit):
+    """Whether what comes behind another of its kind is without effect; ``unit`` as :func:`units` has it."""
+    return key(unit[-1]) in FIRST_KEYS or key(unit[-1]) == PAGES
+
+
+def opposed(tokens, unit):
+    """What is in force on a line without ours, and cannot be beside a unit (:func:`units`): ``[{ours, theirs}]``.
+
+    Both as text, a pair as two words.
+    """
+    if key(unit[-1]) == PAGES:
+        size = _bytes(value(unit[0])) if len(unit) > 1 else None
+        theirs = _huge(tokens).get(size)
+        if theirs is None or key(theirs[-1]) == PAGES and value(theirs[-1]) == value(unit[-1]):
+            return []
+        return [{"ours": join(unit), "theirs": join(theirs)}]
+    return [pair for pair in overridden(tokens, unit) if has(tokens, pair["theirs"])]
 
 
 def in_order(tokens, wanted):

@@ -708,6 +708,12 @@ def _staged(host, params, record, check_mode):
             "the trial boot of just this was started, or was to be, and the host is in another entry now, so it is not "
             "tried again by itself: %s. When the cause is gone, say retry" % ". ".join(evidence)
         )
+    lost = tokens.lacking(plan.line, plan.wanted)
+    if lost:
+        raise HostError(
+            "%s would not be in force in the trial, for the kernel keeps the first of its kind and the default entry %r "
+            "has another: take that out first" % (", ".join(lost), plan.default["title"])
+        )
     plan.check_space()
     diff = edits.diff(plan.files() + plan.entry_edits()) + [_line_diff(plan)]
     if not check_mode:

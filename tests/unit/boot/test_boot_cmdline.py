@@ -308,13 +308,58 @@ def test_pairs_by_position_arrive_as_they_are_given(host):
     assert not set(fallback[0]["tokens"]) & set(PAIRS)
 
 
-def test_pages_of_a_size_that_is_set_already_are_a_failure_that_is_told(host):
-    host.write("/etc/default/grub", "GRUB_CMDLINE_LINUX='hugepagesz=1G hugepages=2'\n")
+def set_by_hand(host, line):
+    host.write("/etc/default/grub", "GRUB_CMDLINE_LINUX='%s'\n" % line)
     host.mkconfig(["grub-mkconfig", "-o", MENU])
+
+
+FIRST = [
+    ("hugepagesz=1G hugepages=2", PAIRS[:2], PAIRS[2:]),
+    ("hugepagesz=1G", PAIRS[:2], PAIRS[2:]),
+    ("isolcpus=2-3", ["isolcpus=4-7"], ["quiet=1"]),
+    ("nohz_full=2-3", ["nohz_full=4-7"], ["quiet=1"]),
+    ("default_hugepagesz=2M", ["default_hugepagesz=1G"], ["quiet=1"]),
+]
+"""What the kernel keeps the first of: (of an administrator, asked, asked beside it)."""
+
+
+@pytest.mark.parametrize("theirs, ours, beside", FIRST)
+@pytest.mark.parametrize("policy", ["override", "refuse"])
+def test_what_the_kernel_keeps_the_first_of_cannot_be_overridden(host, theirs, ours, beside, policy):
+    set_by_hand(host, theirs)
     before = host.tree()
-    with pytest.raises(HostError, match="hugepagesz=1G, hugepages=4 not in force"):
-        go(host, PAIRS)
-    assert host.tree() == before
+    for check in (True, False):
+        with pytest.raises(HostError) as caught:
+            go(host, ours + beside, conflicts=policy, check=check)
+        said = str(caught.value)
+        assert "%s is asked, and %s is set in /etc/default/grub" % (" ".join(ours), theirs) in said
+        assert "the kernel keeps the first: take it out there, or set conflicts to keep" in said
+        assert (host.tree(), host.calls) == (before, [])
+
+
+@pytest.mark.parametrize("theirs, ours, beside", FIRST)
+def test_and_stays_in_force_where_that_is_asked(host, theirs, ours, beside):
+    set_by_hand(host, theirs)
+    predicted = go(host, ours + beside, conflicts="keep", check=True)
+    done = go(host, ours + beside, conflicts="keep")
+    pair = {"ours": " ".join(ours), "theirs": theirs, "file": "/etc/default/grub"}
+    assert predicted["kept"] == done["kept"] == [pair]
+    assert predicted["diff"] == done["diff"] and done["owned"] == beside
+    assert go(host, ours + beside, conflicts="keep")["changed"] is False
+
+
+def test_ours_that_is_the_first_and_in_force_stays(host):
+    """An administrator added his behind ours since: nothing to do, as long as nothing is to be written."""
+    go(host, ["isolcpus=4-7"])
+    host.write("/etc/default/grub.d/99-local.cfg", 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT isolcpus=2"\n')
+    host.mkconfig(["grub-mkconfig", "-o", MENU])
+    assert go(host, ["isolcpus=4-7"])["changed"] is False
+
+
+def test_what_runs_with_another_list_first_needs_a_reboot(host):
+    go(host, ["isolcpus=4-7"])
+    host.write("/proc/cmdline", CMDLINE.strip() + " isolcpus=2-3 isolcpus=4-7\n")
+    assert go(host, ["isolcpus=4-7"])["reboot_required"] is True
 
 
 def test_the_order_of_others_and_console_do_not_change(host):

@@ -60,8 +60,14 @@ def test_key_and_value(token, key, value):
         ("isolcpus=2-5", "isolcpus=2,3,4,5", True),
         ("isolcpus=domain,2-5", "isolcpus=2-5", True),
         ("isolcpus=managed_irq,2-5", "isolcpus=2-5", False),
-        ("isolcpus=2-5 isolcpus=2-6", "isolcpus=2-5", False),
+        ("isolcpus=2-5 isolcpus=2-6", "isolcpus=2-5", True),
+        ("isolcpus=2-5 isolcpus=2-6", "isolcpus=2-6", False),
         ("nohz_full=2-5", "nohz_full=5,4,2-3", True),
+        ("nohz_full=2-3 nohz_full=4-7", "nohz_full=4-7", False),
+        ("rcu_nocbs=2-3 rcu_nocbs=4-7", "rcu_nocbs=4-7", True),
+        ("irqaffinity=2-3 irqaffinity=4-7", "irqaffinity=4-7", True),
+        ("default_hugepagesz=2M default_hugepagesz=1G", "default_hugepagesz=1G", False),
+        ("default_hugepagesz=1024M default_hugepagesz=2M", "default_hugepagesz=1G", True),
         ("isolcpus=0-N", "isolcpus=0-N", True),
         ("systemd.mask=a.service systemd.mask=b.service", "systemd.mask=a.service", True),
         ("rd.luks.uuid=1 rd.luks.name=2=root rd.luks.uuid=3", "rd.luks.uuid=1", True),
@@ -124,10 +130,39 @@ PAIRS = "hugepagesz=1G hugepages=4 hugepagesz=2M hugepages=512".split()
         ("hugepages=4".split(), ["hugepages=4"], []),
         ("hugepagesz=1G hugepages=4".split(), ["hugepages=4"], ["hugepages=4"]),
         ("ro quiet".split(), ["quiet", "splash"], ["splash"]),
+        (["hugepagesz=1G"] + PAIRS[:2], PAIRS[:2], PAIRS[:2]),  # a size that was named before: ignored, and so is what follows
+        (PAIRS[:2] + PAIRS[:2], PAIRS[:2], []),
     ],
 )
 def test_pairs_by_position(line, wanted, lost):
     assert tokens.lacking(line, wanted) == lost
+
+
+@pytest.mark.parametrize(
+    "line, unit, theirs",
+    [
+        ("hugepagesz=1G hugepages=2", PAIRS[:2], ["hugepagesz=1G hugepages=2"]),
+        ("hugepagesz=1024M hugepages=2 quiet", PAIRS[:2], ["hugepagesz=1024M hugepages=2"]),
+        ("hugepagesz=1G", PAIRS[:2], ["hugepagesz=1G"]),
+        ("hugepagesz=1G hugepages=4", PAIRS[:2], []),
+        ("hugepagesz=2M hugepages=4", PAIRS[:2], []),
+        ("hugepages=8 hugepagesz=1G hugepages=2", ["hugepages=4"], ["hugepages=8"]),
+        ("isolcpus=2-3 isolcpus=8", ["isolcpus=4-7"], ["isolcpus=2-3"]),
+        ("isolcpus=4-7 isolcpus=2-3", ["isolcpus=4,5,6,7"], []),
+        ("mitigations=auto mitigations=nosmt", ["mitigations=off"], ["mitigations=nosmt"]),
+        ("intel_iommu=off iommu=nopt", ["intel_iommu=on"], ["intel_iommu=off"]),
+        ("console=ttyS0", ["console=tty0"], []),
+        ("ro -- isolcpus=2-3", ["isolcpus=4-7"], []),
+    ],
+)
+def test_what_of_a_line_is_in_force_against_a_unit(line, unit, theirs):
+    assert tokens.opposed(line.split(), unit) == [{"ours": " ".join(unit), "theirs": text} for text in theirs]
+
+
+@pytest.mark.parametrize("unit, wins", [(["isolcpus=2"], True), (PAIRS[:2], True), (["hugepages=4"], True),
+                                        (["default_hugepagesz=1G"], True), (["rcu_nocbs=2"], False), (["quiet"], False)])
+def test_which_the_first_wins(unit, wins):
+    assert tokens.first_wins(unit) is wins
 
 
 def test_pairs_survive_as_they_are_given():
@@ -153,6 +188,7 @@ def test_in_order():
 def test_effective_value_is_the_last():
     assert tokens.effective(["root=a", "root=b", "--", "root=c"], "root") == "b"
     assert tokens.effective(["ro"], "root") is None
+    assert tokens.effective(["isolcpus=2", "isolcpus=3"], "isolcpus") == "2"
 
 
 def test_overridden_names_what_is_defeated_only():

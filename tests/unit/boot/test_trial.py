@@ -120,6 +120,20 @@ def test_no_panic_and_a_watchdog_where_asked(host):
     assert trial.WATCHDOG in line and not [token for token in line if token.startswith("panic")]
 
 
+@pytest.mark.parametrize("line, wanted", [
+    ("isolcpus=2-3", ["isolcpus=4-7"]), ("hugepagesz=1G hugepages=2", ["hugepagesz=1G", "hugepages=4"]),
+])
+def test_what_would_not_be_in_force_is_not_tried(host, line, wanted):
+    """The kernel keeps the first: the trial would be for nothing, and fall back."""
+    host.write(FakeLoader.SETTINGS, " ".join(BASE) + " " + line)
+    host.loader.generate(host)
+    before = host.tree()
+    for check in (True, False):
+        with pytest.raises(HostError, match="%s would not be in force in the trial.*default entry" % ", ".join(wanted)):
+            run(host, parameters=wanted, check=check)
+        assert host.tree() == before
+
+
 @pytest.mark.parametrize("name, value", [("deadline", 10), ("deadline", 90000), ("panic", -1), ("panic", 5000)])
 def test_senseless_numbers_are_refused(host, name, value):
     with pytest.raises(ValueError, match=name):
