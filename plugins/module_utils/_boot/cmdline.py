@@ -196,6 +196,8 @@ class _Plan:
         if self.known and self.known["pending"]:
             self.because.append("a run before this one did not end")
         self.changed = bool(self.because or self.edits or self.record() != self.known)
+        if self.changed:
+            self.refuse_hindrances()
 
     def look(self):
         self.seen = self.loader.view(self.host)
@@ -305,6 +307,13 @@ class _Plan:
         if self.absent or not self.written and not self.with_fallback:
             return None
         return record.new(self.loader.NAME, self.written, False, self.originals if self.written else {})
+
+    def refuse_hindrances(self):
+        """Raise HostError for what no edit and no generating mends, so that check mode says it too."""
+        find = getattr(self.loader, "hindrances", None)
+        reasons = find(self.host, self.edits, self.written) if find else []
+        if reasons:
+            raise HostError("nothing was changed: %s" % "; ".join(reasons))
 
     def refuse_obstacles(self):
         """Raise HostError when something could not be written, before anything is."""

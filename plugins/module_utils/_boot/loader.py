@@ -56,6 +56,11 @@ generated) until none is left, and reads the view back. Whether a parameter is a
 told from the lines of the ordinary entries and from configured(), without ``owned``; such a one is not
 in ``wanted``. An Edit with ``own=False`` is remembered with its original text.
 
+``hindrances(host, edits, wanted)`` -> ``[reason]``
+    Optional, so that check mode does not promise what a run can only refuse: why, with these edits (of ``edits`` and
+    ``fallback``) written and generate() done, ``wanted`` would not be on every ordinary entry, or a problem of view()
+    would still be there. Names the file and the remedy. Only reads; what is not known is no hindrance.
+
 For the trial boot, where the loader can start an entry once. All others leave these four out:
 
 ``trial_obstacles(host)`` -> ``[reason]``

@@ -10,7 +10,8 @@ which the loader's commands have stand-ins. Each function is one promise and fai
     def test_contract(tmp_path_factory, promise):
         promise(lambda: MyHost(str(tmp_path_factory.mktemp("host"))), "grubby")
 
-``broken(host)`` makes the loader's generator fail; leave it out where there is none. ``ignore``: paths
+``broken(host)`` makes the loader's generator fail; leave it out where there is none. ``hindered(host)`` makes
+something that a run can only fail for, and not mend; leave it out where nothing is known. ``ignore``: paths
 that are not looked at when trees are compared (what the stand-in itself leaves, say a log).
 """
 
@@ -142,6 +143,22 @@ def an_empty_list_matches_nothing(make, name, ignore=(), **more):
         same_tree(host, before, ignore)
 
 
+def what_the_run_refuses_check_mode_refuses_too(make, name, ignore=(), hindered=None, **more):
+    """In the same words: site goes by what check mode says, and would reboot the host for nothing."""
+    if hindered is None:
+        pytest.skip("nothing is known that cannot be mended")
+    host = make()
+    hindered(host)
+    before = tree(host, ignore)
+    said = []
+    for check in (True, False):
+        with pytest.raises(HostError) as caught:
+            go(host, check=check)
+        said.append(str(caught.value))
+        same_tree(host, before, ignore)
+    assert said[0] == said[1]
+
+
 def a_failing_generator_puts_everything_back(make, name, ignore=(), broken=None, **more):
     if broken is None:
         pytest.skip("nothing is generated")
@@ -270,4 +287,5 @@ PROMISES = (
     a_killed_run_can_be_taken_back,
     a_killed_change_of_mind_is_finished_by_the_next,
     a_killed_way_back_is_finished_by_the_next,
+    what_the_run_refuses_check_mode_refuses_too,
 )

@@ -132,11 +132,30 @@ def test_failure_puts_back_what_was(host, after):
 
 
 def test_a_menu_without_ours_after_success_is_a_failure_and_put_back(host):
-    host.write("/etc/default/grub.d/99-last.cfg", "GRUB_CMDLINE_LINUX_DEFAULT=intel_iommu=off\n")
+    host.write("/etc/default/grub.d/99-last.cfg", "GRUB_CMDLINE_LINUX_DEFAULT=$(echo intel_iommu=off)\n")  # takes a shell
     before = host.tree()
     with pytest.raises(HostError, match="intel_iommu=on not in force"):
         go(host)
     assert host.tree() == before
+
+
+@pytest.mark.parametrize("text, said", [
+    ("GRUB_CMDLINE_LINUX_DEFAULT=quiet\n", "takes intel_iommu=on, iommu=pt out again"),
+    ('GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT intel_iommu=off"\n', "takes intel_iommu=on out again"),
+])
+@pytest.mark.parametrize("check", [True, False])
+def test_a_file_that_comes_behind_ours_is_named_before_anything_is_written(host, check, text, said):
+    host.write("/etc/default/grub.d/99-last.cfg", text)
+    before = host.tree()
+    with pytest.raises(HostError, match="nothing was changed: /etc/default/grub.d/99-last.cfg .*%s" % said):
+        go(host, ["intel_iommu=on", "iommu=pt"], check=check)
+    assert (host.tree(), host.calls) == (before, [])
+
+
+def test_a_file_that_comes_behind_ours_and_adds_to_it_is_none(host):
+    host.write("/etc/default/grub.d/99-last.cfg", 'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT z"\n')
+    assert go(host, check=True)["changed"] is go(host)["changed"] is True
+    assert go(host)["changed"] is False
 
 
 def test_absent_takes_out_exactly_ours(host):

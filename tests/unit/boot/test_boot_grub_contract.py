@@ -20,6 +20,14 @@ def broken(host):
     host.fail = fail
 
 
+def hindered(host):
+    """What comes behind our drop-in sets the variable anew; without drop-ins only a shell knows what it comes to."""
+    if host.drop_ins:
+        host.write("/etc/default/grub.d/99-local.cfg", 'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\n')
+    else:
+        host.write("/etc/default/grub", 'GRUB_CMDLINE_LINUX_DEFAULT="$(cat /etc/more)"\n')
+
+
 SUSE = "A=1\nGRUB_CMDLINE_LINUX_DEFAULT='quiet  '"  # no end of line
 
 HOSTS = {
@@ -34,4 +42,4 @@ def test_contract(tmp_path_factory, promise, name):
     def make():
         return GrubHost(str(tmp_path_factory.mktemp("host")), **HOSTS[name])
 
-    promise(make, name.split(" ")[0], broken=broken)
+    promise(make, name.split(" ")[0], broken=broken, hindered=hindered)

@@ -61,10 +61,19 @@ def default(host):
     return loader.default_of(systemd_boot.view(host))
 
 
+def without_an_entry(host):
+    """A kernel for which kernel-install has not made one; by hand, an entry without its kernel."""
+    if isinstance(host, Debian):
+        host.put("/lib/modules/6.13.0/modules.dep", "")
+        host.put("/boot/vmlinuz-6.13.0", uki_files.kernel("6.13.0"))
+    else:
+        host.remove("/boot/vmlinuz-linux")
+
+
 @pytest.mark.parametrize("kind", [Debian, Arch], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("promise", loader_contract.PROMISES, ids=lambda promise: promise.__name__)
 def test_contract(tmp_path_factory, promise, kind):
-    promise(lambda: kind(str(tmp_path_factory.mktemp("host"))), "systemd_boot")
+    promise(lambda: kind(str(tmp_path_factory.mktemp("host"))), "systemd_boot", hindered=without_an_entry)
 
 
 # -- entries ---------------------------------------------------------------------------------

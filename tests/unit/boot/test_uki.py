@@ -70,6 +70,13 @@ def secure_boot(host):
     host.put("%s/SecureBoot-%s" % (booted.EFIVARS, booted.GLOBAL_GUID), b"\x06\0\0\0\x01")
 
 
+def hindered(host):
+    """A kernel for which nobody has made an image; of mkinitcpio's nothing is known."""
+    if not isinstance(host, DebianUki):
+        pytest.skip("nothing is known that cannot be mended")
+    host.put("/lib/modules/6.13.0/vmlinuz", uki_files.kernel("6.13.0"))
+
+
 PROMISES = [(kind, promise) for kind in list(HOSTS)[:2] for promise in loader_contract.PROMISES]
 PROMISES += [(kind, loader_contract.comes_back) for kind in list(HOSTS)[2:]]
 PROMISES += [(kind, loader_contract.applies_once) for kind in list(HOSTS)[2:]]
@@ -77,7 +84,7 @@ PROMISES += [(kind, loader_contract.applies_once) for kind in list(HOSTS)[2:]]
 
 @pytest.mark.parametrize("kind, promise", PROMISES, ids=lambda value: getattr(value, "__name__", value))
 def test_contract(tmp_path_factory, promise, kind):
-    promise(lambda: HOSTS[kind](str(tmp_path_factory.mktemp("host"))), "uki", broken=broken)
+    promise(lambda: HOSTS[kind](str(tmp_path_factory.mktemp("host"))), "uki", broken=broken, hindered=hindered)
 
 
 # -- building --------------------------------------------------------------------------------

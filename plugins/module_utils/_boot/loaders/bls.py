@@ -430,6 +430,11 @@ def view(host):
     return boot_loader.view(found, problems)
 
 
+def hindrances(host, edits, wanted):
+    """Nothing is generated here: what is wrong with entries of others stays so."""
+    return ["%s: mend that first" % reason for reason in view(host)["problems"] if "nothing gives a value" not in reason]
+
+
 def configured(host):
     for path in (CMDLINE, VENDOR_CMDLINE):
         text = host.read(path)

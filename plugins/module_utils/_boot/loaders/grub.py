@@ -20,7 +20,8 @@ from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import gru
 
 NAME = "grub"
 
-DROP_IN = "/etc/default/grub.d/90-vfio-host.cfg"
+DROP_INS = "/etc/default/grub.d/"
+DROP_IN = DROP_INS + "90-vfio-host.cfg"
 
 generated = grub_common.generated
 refresh = grub_common.refresh
@@ -86,11 +87,35 @@ def edits(host, wanted, owned):
     return grub_common.own_file(host, DROP_IN, render(wanted) if wanted else None)
 
 
+def settings(host, edits=()):
+    """``[(path, text)]`` of the settings in the order in which they are read, as they are with ``edits`` made."""
+    changed = {edit.path: edit.after for edit in edits}
+    paths = {DROP_INS + name for name in host.listdir(DROP_INS)} | {path for path in changed if path.startswith(DROP_INS)}
+    paths = [grub_common.DEFAULTS] + sorted(path for path in paths if path.endswith(".cfg"))
+    return [(path, (changed[path] if path in changed else host.read(path)) or "") for path in paths]
+
+
 def configured(host):
     """``(tokens | None, {token: file})``: the settings as they are now, see :func:`grub_menu.evaluate`."""
-    paths = [grub_common.DEFAULTS]
-    paths += ["/etc/default/grub.d/" + name for name in host.listdir("/etc/default/grub.d") if name.endswith(".cfg")]
-    return grub_menu.evaluate([(path, host.read(path) or "") for path in paths])
+    return grub_menu.evaluate(settings(host))
+
+
+def hindrances(host, edits, wanted):
+    """A file that is read behind our drop-in and takes out of the variable what that puts there, or says otherwise."""
+    files = settings(host, edits)
+    line = grub_menu.evaluate(files)[0]
+    lost = [] if line is None else tokens.lacking(line, wanted)
+    if not lost:
+        return []
+    ours = [path for path, dummy in files].index(DROP_IN) + 1
+    for end in range(ours + 1, len(files) + 1):
+        if tokens.lacking(grub_menu.evaluate(files[:end])[0] or [], lost):
+            return [
+                "%s is read behind %s and takes %s out again: have it add to $GRUB_CMDLINE_LINUX_DEFAULT and say nothing "
+                "against that, or give it a name before %s"
+                % (files[end - 1][0], DROP_IN, ", ".join(lost), DROP_IN.rsplit("/", 1)[1])
+            ]
+    return []
 
 
 def generate(host):

@@ -206,6 +206,7 @@ generated = bls.generated
 generate = bls.generate
 refresh = bls.refresh
 view = bls.view
+hindrances = bls.hindrances
 fallback = bls.fallback
 trial_obstacles = bls.trial_obstacles
 trial = bls.trial

@@ -347,6 +347,11 @@ def configured(host):
     return line, {token: CMDLINE for token in line}
 
 
+def hindrances(host, edits, wanted):
+    """See :mod:`_boot.loader`."""
+    return grub.hindrances(host, edits, wanted) if variant(host) == GRUB else []
+
+
 def fallback(host, owned):
     return grub.fallback(host, owned) if variant(host) == GRUB else []
 

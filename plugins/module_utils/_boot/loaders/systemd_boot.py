@@ -730,6 +730,13 @@ def missing_kernels(host, found, where):
     ]  # fmt: skip
 
 
+def hindrances(host, edits, wanted):
+    """Nothing but our own entries is made here: what is wrong with the others stays so."""
+    seen = view(host)
+    own = tuple(one["source"] for one in seen["entries"] if ours(one["id"]))
+    return ["%s: mend that first" % reason for reason in seen["problems"] if not reason.startswith(own)]
+
+
 def configured(host):
     """What kernel-install would give the next kernel. With entries by hand nothing is known: a kernel that needs
     a new entry gets what a person writes into it."""

@@ -517,6 +517,14 @@ def view(host):
     return make_view(found, problems)
 
 
+def hindrances(host, edits, wanted):
+    """An image for a kernel that has none is kernel-install's to make."""
+    if maker(host)[0] != "kernel-install":
+        return []
+    reasons = menu.missing_kernels(host, view(host)["entries"], "EFI/Linux")
+    return ["%s: mend that first (kernel-install add)" % reason for reason in reasons]
+
+
 def _named_as_ours(host, item):
     presets = [host.real(image) for dummy, dummy2, image in preset_images(host)]
     return host.real(item["path"]) in presets or any(
