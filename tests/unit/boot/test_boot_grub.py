@@ -4,11 +4,19 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, grub_menu
 from ansible_collections.vfio.host.tests.unit.boot.grub_host import CUSTOM, GrubHost, menu_text
 
 MENU = "/boot/grub/grub.cfg"
+ASKED = {"parameters": ["intel_iommu=on"], "state": "present", "loader": "auto"}
+CONDITIONAL = """\
+GRUB_CMDLINE_LINUX_DEFAULT="quiet"
+GRUB_CMDLINE_LINUX=""
+if [ -e /nonexistent/serial ]; then
+    GRUB_CMDLINE_LINUX_DEFAULT="quiet console=ttyS0"
+fi
+"""
 UUID = "11111111-2222-3333-4444-555555555555"
 
 
@@ -61,6 +69,20 @@ def test_problems_name_entry_and_kernel(host):
     assert grub.view(host)["problems"] == [MENU + " cannot be read"]
 
 
+@pytest.mark.parametrize("prefix", ["", "/boot", "/@/boot", "/@boot", "/BOOT/ubuntu_x@", "/ROOT/ubuntu_x@/boot"])
+def test_files_below_what_only_grub_sees(host, prefix):
+    """A filesystem for /boot, a subvolume of its own for it, a pool of ZFS."""
+    host.boot_prefix = prefix
+    host.mkconfig(["grub-mkconfig", "-o", MENU])
+    seen = grub.view(host)
+    assert seen["problems"] == []
+    assert seen["entries"][0]["initrds"] == ["/boot/initrd.img-6.1.0-50-amd64"]
+    assert cmdline.run(host, ASKED, True)["changed"] is cmdline.run(host, ASKED, False)["changed"] is True
+    assert cmdline.run(host, ASKED, False)["changed"] is False
+    host.remove("/boot/initrd.img-6.1.0-50-amd64")
+    assert "%s/initrd.img-6.1.0-50-amd64 is not there" % prefix in grub.view(host)["problems"][0]
+
+
 def test_entries_of_others_are_seen_and_not_managed(host):
     host.write(MENU, menu_text() + CUSTOM)
     seen = grub.view(host)
@@ -96,6 +118,26 @@ def test_words(line, expected):
         (["GRUB_CMDLINE_LINUX=`x`"], None),
         (['GRUB_CMDLINE_LINUX="$OTHER"'], None),
         (['GRUB_CMDLINE_LINUX="a\nb"'], None),
+        (["GRUB_CMDLINE_LINUX=a\nif [ -e /x ]; then\n    GRUB_CMDLINE_LINUX=b\nfi"], None),
+        (["GRUB_CMDLINE_LINUX=a\nif [ -e /x ]\nthen\nGRUB_CMDLINE_LINUX=b\nfi"], None),
+        (["GRUB_CMDLINE_LINUX=a\ncase x in\ny) GRUB_CMDLINE_LINUX=b ;;\nesac"], None),
+        (["GRUB_CMDLINE_LINUX=a\n[ -e /x ] && GRUB_CMDLINE_LINUX=b"], None),
+        (["GRUB_CMDLINE_LINUX=a\n[ -e /x ] ||\nGRUB_CMDLINE_LINUX=b"], None),
+        (["GRUB_CMDLINE_LINUX=a\nadd() {\nGRUB_CMDLINE_LINUX=b\n}"], None),
+        (["GRUB_CMDLINE_LINUX=a\n  GRUB_CMDLINE_LINUX=b"], ["b"]),
+        (["GRUB_CMDLINE_LINUX=a;\nGRUB_X='it is if; then'  # && (\nGRUB_Y=${GRUB_X} exit=1"], ["a"]),
+        (["GRUB_CMDLINE_LINUX=a\nX=1 GRUB_CMDLINE_LINUX=b"], None),
+        (["GRUB_CMDLINE_LINUX=a; GRUB_CMDLINE_LINUX=b"], None),
+        (["GRUB_CMDLINE_LINUX=a true"], None),
+        (["GRUB_CMDLINE_LINUX=a\nunset GRUB_CMDLINE_LINUX"], None),
+        (["GRUB_CMDLINE_LINUX=a\n: ${GRUB_CMDLINE_LINUX:=b}"], None),
+        (["GRUB_CMDLINE_LINUX=a\n. /etc/more"], None),
+        (["GRUB_CMDLINE_LINUX=a\nsource /etc/more"], None),
+        (["GRUB_CMDLINE_LINUX=a\neval \"$x\""], None),
+        (["exit 0\nGRUB_CMDLINE_LINUX=a"], None),
+        (["GRUB_CMDLINE_LINUX=a", "if [ -e /x ]; then\n    GRUB_TERMINAL=console\nfi"], ["a"]),
+        (["GRUB_CMDLINE_LINUX=a", "if [ -e /x ]; then\n    exit 0\nfi", "GRUB_CMDLINE_LINUX=b"], None),
+        (["GRUB_CMDLINE_LINUX=a\nexport GRUB_CMDLINE_LINUX\n# if GRUB_CMDLINE_LINUX=b\nGRUB_X=\"if $GRUB_CMDLINE_LINUX\""], ["a"]),
     ],
 )
 def test_settings_are_read_without_running_them(texts, expected):
@@ -106,6 +148,17 @@ def test_where_a_setting_comes_from():
     files = [("/a", "GRUB_CMDLINE_LINUX=x"), ("/b", 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX y"')]
     dummy, origin = grub_menu.evaluate(files)
     assert origin == {"x": "/a", "y": "/b"}
+
+
+def test_what_a_shell_decides_is_no_expectation_of_the_menu(host):
+    host.write("/etc/default/grub", CONDITIONAL)
+    predicted = cmdline.run(host, ASKED, True)
+    done = cmdline.run(host, ASKED, False)
+    assert predicted["changed"] is done["changed"] is True and done["configured"] is None
+    assert [entry["tokens"][2:] for entry in done["next_boot"] if entry["managed"]] == [["quiet", "intel_iommu=on"]] * 3
+    assert cmdline.run(host, ASKED, False)["changed"] is False
+    cmdline.run(host, dict(ASKED, state="absent"), False)
+    assert host.read("/etc/default/grub") == CONDITIONAL and not host.exists(grub.DROP_IN)
 
 
 def test_record_and_render_agree():

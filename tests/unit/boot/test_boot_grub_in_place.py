@@ -72,6 +72,8 @@ def test_one_line_is_edited_and_not_a_byte_beside_it(before, after, ending):
         "[ -e /x ] && A=quiet",
         'if true; then A="x"; fi',
         ". /etc/more",
+        'eval "$more"',
+        'A="quiet" true',
     ],
 )
 def test_what_takes_a_shell_is_refused_with_its_line(tmp_path, line):
@@ -84,6 +86,33 @@ def test_what_takes_a_shell_is_refused_with_its_line(tmp_path, line):
     with pytest.raises(HostError, match="line 2"):
         go(host)
     assert (host.tree(), host.calls) == (before, [])
+
+
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        ('A="quiet"\nif [ -e /x ]; then\n    A="quiet x"\nfi\n', 2),
+        ('A="quiet"\nif [ -e /x ]\nthen\nA="quiet x"\nfi\n', 2),
+        ('if [ -e /x ]; then\nexit 0\nfi\nA="quiet"\n', 1),
+    ],
+)
+def test_a_line_that_may_not_be_executed_is_not_edited(tmp_path, text, line):
+    host = make(tmp_path, 'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\n')
+    host.write(SETTINGS, text.replace("A", "GRUB_CMDLINE_LINUX_DEFAULT"))
+    before = host.tree()
+    for check in (True, False):
+        with pytest.raises(HostError, match="/etc/default/grub line %d" % line):
+            go(host, check=check)
+        assert (host.tree(), host.calls) == (before, [])
+
+
+def test_conditions_about_something_else_do_not_matter(tmp_path):
+    text = 'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\nif [ -e /x ]; then\n    GRUB_TERMINAL=console\nfi\n'
+    host = make(tmp_path, text)
+    before = host.tree()
+    assert go(host)["changed"] is True
+    go(host, state="absent")
+    assert host.tree() == before
 
 
 def test_a_file_that_is_no_utf_8_is_refused(tmp_path):

@@ -198,6 +198,7 @@ def host_path(host, path):
     tries = [path, "/boot" + path]
     if "/boot/" in path:
         tries.insert(1, path[path.index("/boot/"):])  # below a subvolume
+    tries.append("/boot/" + posixpath.basename(path))  # a subvolume or a dataset that only GRUB sees
     for attempt in tries:
         if host.stat(attempt):
             return attempt

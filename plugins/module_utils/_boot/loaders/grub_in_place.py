@@ -63,6 +63,12 @@ def find(text):
             )
         ending = line[len(line.rstrip("\r\n")):]
         place = (number - 1, head.group(0), tail.group("value"), tail.group("rest") + ending)
+    number = grub_menu.decided_by_shell(text)
+    if number:
+        raise HostError(
+            "%s line %d: it takes a shell to know whether what sets GRUB_CMDLINE_LINUX or GRUB_CMDLINE_LINUX_DEFAULT is "
+            "executed. Set both without conditions" % (grub_common.DEFAULTS, number)
+        )
     if place is None:
         return lines, None, "", "", ""
     return (lines,) + place

@@ -15,6 +15,16 @@ from ansible_collections.vfio.host.plugins.module_utils._boot import loader, tok
 
 SECTION = re.compile(r"^### (BEGIN|END) (\S+) ###$")
 ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)(\+?)=(.*)$")
+NAMED = re.compile(r"(?<![\w${])GRUB_CMDLINE_LINUX(?:_DEFAULT)?(?!\w)|\$\{GRUB_CMDLINE_LINUX(?:_DEFAULT)?:?=")
+"""Where a shell may change one of them: not where it is only read."""
+EXPORTED = re.compile(r"^\s*export(?:\s+\w+)+\s*$")
+STRING = re.compile(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"")
+JUMP = re.compile(r"(?:^|[;&|({])\s*(?:\.|source|eval|exec|exit|return)(?=[\s;&|)]|$)")
+"""At the place of a command: what follows may not be executed, or something else may be."""
+OPENS = re.compile(r"(?:^|[;&|({)])\s*(?:(?:if|case|for|while|until|select|function)(?=[\s;]|$)|[({])|\b(?:then|else|do)\s+(?:if|case)\s")
+CLOSES = re.compile(r"(?:^|[;&|({)])\s*(?:(?:fi|esac|done)(?=[\s;&|)]|$)|\})")
+"""Beginnings and ends of what is executed in a case only. A subshell has no end here: that is rare, and on the safe side."""
+DEPENDS = re.compile(r"&&|\|\||\\$")
 GARBAGE = re.compile(r"\.dpkg-[^/]*$|\.rpmsave$|\.rpmnew$|\.sig$|\.efi\.signed$|~$|\.bak$")
 LINUX = ("linux", "linux16", "linuxefi")
 INITRD = ("initrd", "initrd16", "initrdefi")
@@ -221,15 +231,17 @@ def evaluate(files):
     """What the settings come to, read without running them.
 
     ``files``: ``[(path, text)]`` in the order in which ``grub-mkconfig`` sources them. Returns
-    ``(tokens | None, {token: path})``; None when a value needs a shell to be known.
+    ``(tokens | None, {token: path})``; None when a value needs a shell to be known, or whether it is set at all.
     """
     values = {"GRUB_CMDLINE_LINUX": "", "GRUB_CMDLINE_LINUX_DEFAULT": ""}
     origin = {}
     known = True
     for path, text in files:
+        known = known and decided_by_shell(text) is None
         for line in text.splitlines():
             match = ASSIGNMENT.match(line)
             if not match:
+                known = known and (not NAMED.search(_code(line)) or bool(EXPORTED.match(_code(line))))
                 continue
             name, plus, raw = match.groups()
             expanded, literal, sure = _shell_word(raw, values)
@@ -239,6 +251,27 @@ def evaluate(files):
                 origin.setdefault(token, path)
     line = "%s %s" % (values["GRUB_CMDLINE_LINUX"], values["GRUB_CMDLINE_LINUX_DEFAULT"])
     return (tokens.split(line) if known else None), origin
+
+
+def decided_by_shell(text):
+    """Number of the line of settings from which on only a shell knows what is executed of them; None where all is."""
+    depth = start = 0
+    goes_on = False
+    for number, line in enumerate(text.splitlines(), 1):
+        code = _code(line)
+        opened = len(OPENS.findall(code))
+        if not depth:
+            start = number
+        if JUMP.search(code) or NAMED.search(code) and (depth or opened or goes_on or DEPENDS.search(code)):
+            return start
+        depth = max(0, depth + opened - len(CLOSES.findall(code)))
+        goes_on = bool(re.search(r"(?:&&|\|\||\||\\)\s*$", code))
+    return None
+
+
+def _code(line):
+    """A line of shell without its strings and its comment."""
+    return re.sub(r"(^|\s)#.*", "", STRING.sub("''", line))
 
 
 def _shell_word(raw, values):
@@ -268,7 +301,7 @@ def _shell_word(raw, values):
         elif not quote and char in "'\"":
             quote = char
         elif not quote and (char.isspace() or char in ";&|"):
-            return expanded, literal, True
+            return expanded, literal, not _code(raw[index:]).strip(" \t;")  # else it may be for one command only
         else:
             expanded += char
             literal += char
