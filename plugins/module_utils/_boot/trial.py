@@ -51,7 +51,8 @@ IMAGE_PREFIX = "vfio-host-trial-"
 EXTRAS = {"dracut": ("rd.shell=0", "rd.emergency=reboot")}
 """What has a generator's image reboot where it would open a shell. initramfs-tools goes by ``panic=``."""
 WATCHDOG = "systemd.watchdog_sec=60"
-INSTEAD = "the change goes to the ordinary entries at once; the entry vfio-host-fallback starts the host without it"
+INSTEAD = "the change goes to the ordinary entries at once; %s"
+FALLBACK = "the entry %s starts the host without it" % loaders.FALLBACK_ID
 
 SYSTEMCTL_TIMEOUT = 60.0
 JOURNAL_TIMEOUT = 60.0
@@ -164,6 +165,12 @@ def running_line(host):
 def supports(loader):
     """Whether a backend can start an entry once at all."""
     return all(hasattr(loader, name) for name in ("trial", "trial_obstacles", "once", "set_once"))
+
+
+def instead(host, loader):
+    """What is done where an entry cannot be started once, and what the way back is then."""
+    why = getattr(loader, "fallback_unavailable", lambda host_: None)(host)
+    return INSTEAD % (why or FALLBACK)
 
 
 def _once(host, loader):
@@ -693,7 +700,8 @@ def _staged(host, params, record, check_mode):
             "the ordinary entry, before another one" % (tokens.join(record["parameters"]) or "no parameters")
         )
     if plan.obstacles:
-        return _result(False, outcome, evidence, None, plan, available=False, obstacles=plan.obstacles, instead=INSTEAD)
+        return _result(False, outcome, evidence, None, plan, available=False, obstacles=plan.obstacles,
+                       instead=instead(host, plan.loader))
     running, ordinary = plan.differences()
     if not running or not ordinary:
         why = "the host runs with it" if not running else "the ordinary entries have it already"

@@ -159,6 +159,16 @@ def what_the_run_refuses_check_mode_refuses_too(make, name, ignore=(), hindered=
     assert said[0] == said[1]
 
 
+def says_what_is_there_without_a_fallback_entry(make, name, ignore=(), **more):
+    """Whoever cannot start the host looks for that entry: it is there, or there is a sentence that says what is."""
+    host = make()
+    go(host)
+    backend = cmdline.backend(name)
+    why = getattr(backend, "fallback_unavailable", lambda this: None)(host)
+    found = [entry for entry in backend.view(host)["entries"] if (entry["id"] or "").startswith(loader.FALLBACK_ID)]
+    assert bool(found) is (why is None)
+
+
 def a_failing_generator_puts_everything_back(make, name, ignore=(), broken=None, **more):
     if broken is None:
         pytest.skip("nothing is generated")
@@ -288,4 +298,5 @@ PROMISES = (
     a_killed_change_of_mind_is_finished_by_the_next,
     a_killed_way_back_is_finished_by_the_next,
     what_the_run_refuses_check_mode_refuses_too,
+    says_what_is_there_without_a_fallback_entry,
 )

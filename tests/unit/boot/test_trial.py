@@ -134,6 +134,17 @@ def test_what_would_not_be_in_force_is_not_tried(host, line, wanted):
         assert host.tree() == before
 
 
+def test_what_is_done_instead_promises_the_fallback_entry_where_there_is_one(host, monkeypatch):
+    host.loader.obstacles = ["no way"]
+    at_once = "the change goes to the ordinary entries at once; "
+    assert run(host)["instead"] == at_once + "the entry vfio-host-fallback starts the host without it"
+    monkeypatch.setattr(host.loader, "fallback_unavailable", lambda host_: None, raising=False)
+    assert run(host)["instead"] == at_once + "the entry vfio-host-fallback starts the host without it"
+    monkeypatch.setattr(host.loader, "fallback_unavailable", lambda host_: "there is none: press e", raising=False)
+    result = run(host)
+    assert (result["available"], result["instead"]) == (False, at_once + "there is none: press e")
+
+
 @pytest.mark.parametrize("name, value", [("deadline", 10), ("deadline", 90000), ("panic", -1), ("panic", 5000)])
 def test_senseless_numbers_are_refused(host, name, value):
     with pytest.raises(ValueError, match=name):
