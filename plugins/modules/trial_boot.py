@@ -60,6 +60,8 @@ options:
     description:
       - Seconds after which a kernel that panics, or an initramfs that cannot go on, reboots. V(0) leaves that as the
         default entry has it.
+      - initramfs-tools heeds it by itself. In an image of mkinitcpio, which would open a shell, a hook of ours does, for
+        busybox and for systemd. An image of dracut reboots at once where it would open a shell, with V(0) too.
     type: int
     default: 30
   deadline:

@@ -49,7 +49,8 @@ IMAGES = "/boot"
 IMAGE_PREFIX = "vfio-host-trial-"
 
 EXTRAS = {"dracut": ("rd.shell=0", "rd.emergency=reboot")}
-"""What has a generator's image reboot where it would open a shell. initramfs-tools goes by ``panic=``."""
+"""What has a generator's image reboot where it would open a shell. initramfs-tools goes by ``panic=``, and so does our
+hook in mkinitcpio's."""
 WATCHDOG = "systemd.watchdog_sec=60"
 INSTEAD = "the change goes to the ordinary entries at once; %s"
 FALLBACK = "the entry %s starts the host without it" % loaders.FALLBACK_ID
@@ -526,7 +527,7 @@ class _Plan:
         options = [item["options"] for item in self.generator.images(host)[0] if item["kernel"] == self.kernel]
         manage.build_image(
             host, self.generator, self.kernel, self.image, self.params["rebuild_timeout"],
-            devices_path=None if self.content is None else DEVICES, options=options[0] if options else (),
+            devices_path=DEVICES, options=options[0] if options else (),  # named without a list too: so it is a trial's
         )  # fmt: skip
         if ours:
             edits.put_back(host, before)

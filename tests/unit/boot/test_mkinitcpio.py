@@ -53,10 +53,10 @@ build
 
 
 def install(path, devices, has):
-    """What mkinitcpio is asked for by our install hook, as lists of words."""
+    """What mkinitcpio is asked for by our install hook, as lists of words. ``devices``: another list, or None."""
     done = subprocess.run(
         ["bash", "-c", STAND_IN, "mkinitcpio", path], timeout=30, capture_output=True, text=True, check=False,
-        env=dict(os.environ, HAS=has, **{asked.VARIABLE: devices}),
+        env=dict(os.environ, HAS=has, **({asked.VARIABLE: devices} if devices else {})),
     )
     assert (done.returncode, done.stderr) == (0, "")
     return [line.split() for line in done.stdout.splitlines()]
@@ -100,6 +100,7 @@ class Machine(Host):
     def image(self, version, path, devices=asked.DEVICES, config=None):
         hooks = self.hooks(config)
         early = []
+        emergency = []
         files = {"usr/bin/" + name: b"" for name in ("sh", "modprobe", "readlink", "sleep")}
         for hook in hooks:
             if hook == "udev":
@@ -107,14 +108,15 @@ class Machine(Host):
             elif hook == "systemd":
                 files["usr/lib/systemd/systemd"] = b""
             elif hook == "vfio-host":
-                self.ours(version, files, early, devices)
+                self.ours(version, files, early, emergency, devices)
             elif hook not in ("base", "autodetect"):
                 return 1
-        files["config"] = ('EARLYHOOKS="%s"\n' % "".join(" " + name for name in early)).encode()
+        text = 'EARLYHOOKS="%s"\n' % "".join(" " + name for name in early)
+        files["config"] = (text + 'EMERGENCYHOOKS="%s"\n' % " ".join(emergency)).encode()
         self.write(path, gzip.compress(archive(files)))
         return 0
 
-    def ours(self, version, files, early, devices):
+    def ours(self, version, files, early, emergency, devices):
         for words in install(self.path(mkinitcpio.INSTALL), self.path(devices), self.has):
             if words[0] == "file":
                 inside = words[1] if words[1].startswith("/etc/initcpio") else devices
@@ -125,7 +127,9 @@ class Machine(Host):
                 files["usr/lib/modules/%s/kernel/%s.ko" % (version, words[1])] = b""
             elif words[0] == "runscript":
                 files[mkinitcpio.IN_IMAGE_HOOK] = self.read_bytes(mkinitcpio.HOOK)
-                early.append("vfio-host")
+                for point, names in (("early", early), ("emergency", emergency)):
+                    if "run_%shook() {" % point in self.read(mkinitcpio.HOOK):
+                        names.append("vfio-host")
 
     def command(self, argv, stdin, env=None):
         self.calls.append((argv, env))
@@ -254,7 +258,77 @@ def test_modules_that_a_kernel_does_not_have_are_no_error(tmp_path, has, modules
 
 def test_without_a_list_nothing_goes_into_an_image(tmp_path):
     (tmp_path / "hook").write_text(mkinitcpio.INSTALL_TEXT)
-    assert install(str(tmp_path / "hook"), str(tmp_path / "none"), "vfio_pci") == []
+    assert install(str(tmp_path / "hook"), None, "vfio_pci") == []
+
+
+def test_the_way_back_goes_into_the_image_of_a_trial_without_a_list_too(tmp_path):
+    (tmp_path / "hook").write_text(mkinitcpio.INSTALL_TEXT)
+    lines = install(str(tmp_path / "hook"), str(tmp_path / "none"), "vfio_pci")
+    assert {words[2] for words in lines if words[0] == "file"} == {
+        "/" + mkinitcpio.IN_IMAGE_BACK, "/" + mkinitcpio.IN_IMAGE_BACK_UNIT}
+    assert [words[0] for words in lines if words[0] != "file"] == ["runscript", "link"]
+    hook = tmp_path / "runtime"
+    hook.write_text(mkinitcpio.HOOK_TEXT.replace("/usr/lib/vfio-host", str(tmp_path)))
+    done = subprocess.run(["sh", "-euc", '. "$1"; run_earlyhook; echo on', "sh", str(hook)], capture_output=True, text=True,
+                          check=False)
+    assert (done.stdout, done.stderr) == ("on\n", "")
+
+
+BACK = [
+    ("ro quiet vfio_host=trial panic=30", "30"),
+    ("ro panic=5 vfio_host=trial panic=30 -- panic=1 vfio_host=off", "30"),
+    ("vfio_host=trial panic=-1", "0"),
+    ("vfio_host=trial panic=0", None),
+    ("vfio_host=trial panic=x", None),
+    ("vfio_host=trial", None),
+    ("ro panic=30", None),
+    ("ro panic=30 -- vfio_host=trial", None),
+    ("ro x=* vfio_host=trial2 panic=30", None),
+    ("x=* vfio_host=trial panic=30", "30"),
+]
+
+
+@pytest.mark.parametrize("shell", [["dash"], ["busybox", "ash"]], ids=lambda argv: argv[0])
+@pytest.mark.parametrize("line, seconds", BACK)
+def test_a_trial_that_ends_in_a_shell_reboots_and_nothing_else_does(tmp_path, shell, line, seconds):
+    """mkinitcpio's init opens a shell where the root file system is not found, and heeds no panic=."""
+    if not shutil.which(shell[0]):
+        pytest.skip("%s is not installed" % shell[0])
+    (tmp_path / "cmdline").write_text(line + "\n")
+    text = mkinitcpio.BACK_TEXT
+    for name in ("/proc/cmdline", "/proc/sysrq-trigger", "/dev/kmsg"):
+        assert name in text
+        text = text.replace(name, str(tmp_path / name.rsplit("/", 1)[1]))
+    said = tmp_path / "said"
+    functions = "sleep() { echo sleep $1 >>'%s'; }\nreboot() { echo reboot $1 >>'%s'; return 1; }\nsync() { :; }\n" % (said, said)
+    back = tmp_path / "back"
+    back.write_text(text.replace("#!/bin/sh\n", functions, 1))
+    done = subprocess.run(shell + ["-eu", str(back)], capture_output=True, text=True, check=False, cwd=str(tmp_path), timeout=30)
+    assert done.stderr == ""
+    if seconds is None:
+        assert not said.exists() and not (tmp_path / "sysrq-trigger").exists()
+    else:
+        assert said.read_text() == "sleep %s\nreboot -f\n" % seconds
+        assert (tmp_path / "sysrq-trigger").read_text() == "b\n"
+        assert "vfio-host: " in (tmp_path / "kmsg").read_text()
+
+
+def test_an_image_without_the_way_back_is_not_right(host):
+    go(host)
+    for lacks in (mkinitcpio.IN_IMAGE_BACK, mkinitcpio.IN_IMAGE_CONFIG):
+        image = manage.read_image(host, "/boot/initramfs-linux.img", mkinitcpio.wanted_paths())
+        assert mkinitcpio.problems(image, LIST.encode()) == []
+        image.files[lacks] = b'EARLYHOOKS="vfio-host udev"\n'
+        assert len(mkinitcpio.problems(image, LIST.encode())) == 1
+    host.write("/etc/mkinitcpio.conf", "HOOKS=(base systemd autodetect)\n")
+    host.remove("/boot/initramfs-linux.img")
+    host.image(KERNEL, "/boot/initramfs-linux.img")
+    image = manage.read_image(host, "/boot/initramfs-linux.img", mkinitcpio.wanted_paths())
+    assert mkinitcpio.problems(image, LIST.encode()) == []
+    unit = image.files[mkinitcpio.IN_IMAGE_BACK_UNIT].decode()
+    assert "IgnoreOnIsolate=yes\n" in unit and "ConditionKernelCommandLine=vfio_host=trial\n" in unit
+    image.names.discard(mkinitcpio.IN_IMAGE_BACK_WANT)
+    assert mkinitcpio.problems(image, LIST.encode()) == ["systemd in it does not start vfio-host-back.service in an emergency"]
 
 
 def test_the_early_hook_survives_whatever_the_script_does(tmp_path):
@@ -300,7 +374,8 @@ def test_a_preset_for_a_uki_alone_is_left_to_the_boot_loader(host):
     assert [item["path"] for item in mkinitcpio.images(host)[0]] == ["/boot/initramfs-linux-fallback.img"]
 
 
-@pytest.mark.parametrize("text", [mkinitcpio.INSTALL_TEXT, mkinitcpio.HOOK_TEXT], ids=["install", "hook"])
+@pytest.mark.parametrize("text", [mkinitcpio.INSTALL_TEXT, mkinitcpio.HOOK_TEXT, mkinitcpio.BACK_TEXT],
+                         ids=["install", "hook", "back"])
 def test_shellcheck_is_content(tmp_path, text):
     if not shutil.which("shellcheck"):
         pytest.skip("shellcheck is not installed")

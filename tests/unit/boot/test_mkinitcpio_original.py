@@ -135,6 +135,7 @@ def read(host, path="/boot/initramfs-linux.img"):
 OURS = {
     "etc/vfio-host/devices", "usr/lib/vfio-host/bind", "hooks/vfio-host",
     "usr/lib/systemd/system/vfio-host.service", "usr/lib/systemd/system/sysinit.target.wants/vfio-host.service",
+    mkinitcpio.IN_IMAGE_BACK, mkinitcpio.IN_IMAGE_BACK_UNIT, mkinitcpio.IN_IMAGE_BACK_WANT,
 }
 
 
@@ -151,6 +152,7 @@ def test_an_image_has_of_ours_what_the_stand_ins_has(tmp_path, second):
             "rebuilt": [item["rebuilt"] for item in result["images"]],
             "ours": OURS & image.names,
             "early": mkinitcpio.early_hooks(image.files["config"]) if second == "udev" else None,
+            "emergency": mkinitcpio.early_hooks(image.files["config"], "EMERGENCYHOOKS"),
             "files": {path: image.files[path] for path in OURS if path in image.files},
             "modules": {name.rsplit("/", 1)[1] for name in image.names if "vfio" in name and ".ko" in name},
             "again": stand_in.go(host)["changed"],

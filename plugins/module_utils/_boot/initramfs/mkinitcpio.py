@@ -30,6 +30,9 @@ IN_IMAGE_HOOK = "hooks/vfio-host"
 IN_IMAGE_CONFIG = "config"
 IN_IMAGE_UNIT = "usr/lib/systemd/system/vfio-host.service"
 IN_IMAGE_WANT = "usr/lib/systemd/system/sysinit.target.wants/vfio-host.service"
+IN_IMAGE_BACK = "usr/lib/vfio-host/back"
+IN_IMAGE_BACK_UNIT = "usr/lib/systemd/system/vfio-host-back.service"
+IN_IMAGE_BACK_WANT = "usr/lib/systemd/system/emergency.target.wants/vfio-host-back.service"
 SYSTEMD = "usr/lib/systemd/systemd"
 TOOLS = ("sh", "modprobe", "readlink", "sleep")
 
@@ -55,6 +58,54 @@ TimeoutStartSec=180
 StandardInput=null
 """
 
+BACK_TEXT = r"""#!/bin/sh
+# Managed by the vfio.host collection (module initramfs). Do not edit: it is replaced.
+# Run where a shell would be opened since the root file system is not found. In a trial boot nobody is there for it:
+# the machine reboots after the seconds of panic=, and the boot loader starts the old entry.
+
+line=
+{ read -r line </proc/cmdline; } 2>/dev/null || :
+trial=
+seconds=
+set -f
+for word in $line; do
+    case $word in
+    --) break ;;
+    vfio_host=trial) trial=yes ;;
+    panic=-*) seconds=0 ;;
+    panic=*)
+        seconds=${word#panic=}
+        # as for the kernel, 0 is never
+        [ "$seconds" != 0 ] || seconds=
+        ;;
+    esac
+done
+case $trial:$seconds in
+yes: | :* | *[!a-z0-9:]* | yes:*[!0-9]*) exit 0 ;;
+esac
+{ echo "vfio-host: the trial boot does not come up, rebooting in $seconds s" >/dev/kmsg; } 2>/dev/null || :
+sleep "$seconds"
+sync
+reboot -f || :
+echo b >/proc/sysrq-trigger
+"""
+"""mkinitcpio's init, and its systemd, open a shell where others heed ``panic=`` or ``rd.emergency=``."""
+
+BACK_UNIT_TEXT = """\
+[Unit]
+Description=Back to the ordinary boot entry: the trial boot does not come up
+DefaultDependencies=no
+ConditionKernelCommandLine=vfio_host=trial
+IgnoreOnIsolate=yes
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+ExecStart=-/bin/sh /usr/lib/vfio-host/back
+TimeoutStartSec=infinity
+StandardInput=null
+"""
+
 INSTALL_TEXT = r"""#!/bin/bash
 # Managed by the vfio.host collection (module initramfs). Do not edit: it is replaced.
 # Puts the list of assigned PCI functions, the script that binds them and the VFIO modules into the image.
@@ -63,6 +114,15 @@ INSTALL_TEXT = r"""#!/bin/bash
 build() {
     local list=${VFIO_HOST_DEVICES:-/etc/vfio-host/devices}
     local address driver
+
+    # another list is for the image of a trial boot, which has to come back without one too
+    [[ -f $list || ${VFIO_HOST_DEVICES-} ]] || return 0
+    # What runs it all: busybox's init the hook, systemd the units.
+    add_runscript
+    add_file /etc/initcpio/vfio-host/back /usr/lib/vfio-host/back 755
+    add_file /etc/initcpio/vfio-host/vfio-host-back.service /usr/lib/systemd/system/vfio-host-back.service 644
+    add_dir /usr/lib/systemd/system/emergency.target.wants
+    add_symlink /usr/lib/systemd/system/emergency.target.wants/vfio-host-back.service ../vfio-host-back.service
 
     [[ -f $list ]] || return 0
     add_file "$list" /etc/vfio-host/devices 644
@@ -77,8 +137,6 @@ build() {
         add_module "${driver}?"
     done < "$list"
 
-    # What runs it: busybox's init the hook, systemd the unit.
-    add_runscript
     add_file /etc/initcpio/vfio-host/vfio-host.service /usr/lib/systemd/system/vfio-host.service 644
     add_dir /usr/lib/systemd/system/sysinit.target.wants
     add_symlink /usr/lib/systemd/system/sysinit.target.wants/vfio-host.service ../vfio-host.service
@@ -95,7 +153,11 @@ HOOK_TEXT = r"""#!/usr/bin/ash
 # Managed by the vfio.host collection (module initramfs). Do not edit: it is replaced.
 
 run_earlyhook() {
-    /bin/sh /usr/lib/vfio-host/bind </dev/null || :
+    [ ! -e /usr/lib/vfio-host/bind ] || /bin/sh /usr/lib/vfio-host/bind </dev/null || :
+}
+
+run_emergencyhook() {
+    /bin/sh /usr/lib/vfio-host/back </dev/null || :
 }
 """
 
@@ -108,6 +170,8 @@ def files():
     return [
         (FOLDER + "/bind", script.TEXT, 0o755),
         (FOLDER + "/vfio-host.service", UNIT_TEXT, 0o644),
+        (FOLDER + "/back", BACK_TEXT, 0o755),
+        (FOLDER + "/vfio-host-back.service", BACK_UNIT_TEXT, 0o644),
         (HOOK, HOOK_TEXT, 0o644),
         (INSTALL, INSTALL_TEXT, 0o644),
         (CONFIGURATION, CONFIGURATION_TEXT, 0o644),
@@ -116,12 +180,14 @@ def files():
 
 def wanted_paths():
     """Files of an image whose contents are compared."""
-    return frozenset((IN_IMAGE_SCRIPT, IN_IMAGE_DEVICES, IN_IMAGE_HOOK, IN_IMAGE_CONFIG, IN_IMAGE_UNIT))
+    return frozenset((
+        IN_IMAGE_SCRIPT, IN_IMAGE_DEVICES, IN_IMAGE_HOOK, IN_IMAGE_CONFIG, IN_IMAGE_UNIT, IN_IMAGE_BACK, IN_IMAGE_BACK_UNIT,
+    ))  # fmt: skip
 
 
-def early_hooks(text):
-    """The hooks that ``/config`` in an image has run first, in order."""
-    match = re.search(r"^EARLYHOOKS=(.*)$", text.decode("utf-8", "backslashreplace"), re.M)
+def early_hooks(text, name="EARLYHOOKS"):
+    """The hooks that ``/config`` in an image has run first, in order; or those of another of its variables."""
+    match = re.search(r"^%s=(.*)$" % name, text.decode("utf-8", "backslashreplace"), re.M)
     return match.group(1).strip().strip("\"'").split() if match else []
 
 
@@ -134,9 +200,13 @@ def problems(image, devices, builtin=None):
         found.append("our script is not in it")
     elif image.files.get(IN_IMAGE_SCRIPT) != script.TEXT.encode("utf-8"):
         found.append("its %s is an older one or damaged" % IN_IMAGE_SCRIPT)
+    if image.files.get(IN_IMAGE_BACK) != BACK_TEXT.encode("utf-8"):
+        found.append("its %s is missing, an older one or damaged" % IN_IMAGE_BACK)
     if SYSTEMD in image.names:
         if image.files.get(IN_IMAGE_UNIT) != UNIT_TEXT.encode("utf-8") or IN_IMAGE_WANT not in image.names:
             found.append("systemd in it does not start vfio-host.service")
+        if image.files.get(IN_IMAGE_BACK_UNIT) != BACK_UNIT_TEXT.encode("utf-8") or IN_IMAGE_BACK_WANT not in image.names:
+            found.append("systemd in it does not start vfio-host-back.service in an emergency")
     else:
         if image.files.get(IN_IMAGE_HOOK) != HOOK_TEXT.encode("utf-8"):
             found.append("its %s is missing, an older one or damaged" % IN_IMAGE_HOOK)
@@ -145,6 +215,8 @@ def problems(image, devices, builtin=None):
             found.append("it does not run our hook early")
         elif "udev" in early and early.index("udev") < early.index("vfio-host"):
             found.append("it runs udev before our hook")
+        if "vfio-host" not in early_hooks(image.files.get(IN_IMAGE_CONFIG, b""), "EMERGENCYHOOKS"):
+            found.append("it does not run our hook in an emergency")
     if image.files.get(IN_IMAGE_DEVICES) != devices:
         found.append("its /%s is not the one of the host" % IN_IMAGE_DEVICES)
     lacking = modules.lacking_tools(image, TOOLS)
@@ -153,7 +225,7 @@ def problems(image, devices, builtin=None):
 
 def gone(image):
     """What of ours is still in an image."""
-    ours = (IN_IMAGE_SCRIPT, IN_IMAGE_DEVICES, IN_IMAGE_HOOK, IN_IMAGE_UNIT)
+    ours = (IN_IMAGE_SCRIPT, IN_IMAGE_DEVICES, IN_IMAGE_HOOK, IN_IMAGE_UNIT, IN_IMAGE_BACK, IN_IMAGE_BACK_UNIT)
     return ["%s is still in it" % name for name in ours if name in image.names]
 
 
