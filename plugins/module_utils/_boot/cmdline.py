@@ -245,13 +245,13 @@ class _Plan:
 
     def refusal(self, pairs, first):
         """The HostError for what others have said otherwise; ``first``: the kernel keeps theirs."""
-        remedy = "take it out there, or set conflicts to override or keep"
+        remedy = ": take it out there, or set conflicts to override or keep"
         if first:
-            remedy = "the kernel keeps the first: take it out there, or set conflicts to keep"
+            remedy = ", and the kernel keeps the first: take it out there, or set conflicts to keep"
         return HostError(
             "; ".join(
-                "%s is asked, and %s is set%s%s %s"
-                % (pair["ours"], pair["theirs"], _where(_origin(self.origin, pair["theirs"])), "," if first else ":", remedy)
+                "%s is asked, and %s is set%s%s"
+                % (pair["ours"], pair["theirs"], _where(_origin(self.origin, pair["theirs"])), remedy)
                 for pair in pairs
             )
         )
