@@ -391,7 +391,7 @@ def _undo(host, loader, owned, tried, seen):
         return None
     failed = "the entries read back differ"
     try:
-        undo(host, owned, tried)
+        undo(host, tried, seen)
     except (HostError, OSError, ValueError) as exc:
         failed = str(exc)
     now = loader.view(host)

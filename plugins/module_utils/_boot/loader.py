@@ -29,9 +29,9 @@ and what was ours comes from the caller, and it answers with plain data. All of 
 ``generate(host)`` -> None
     Run what turns the edited files into boot entries, so that the files in place are never half
     written. Raises HostError.
-``undo(host, owned, tried)`` -> None
+``undo(host, tried, seen)`` -> None
     Optional, where what boots is not in files that can be kept. Called after a failure, when all files are as before:
-    make what boots follow, with ``owned`` and without the others of ``tried``. Raises HostError.
+    make what boots follow. ``seen`` is the view before, which tells how much of ``tried`` was there. Raises HostError.
 ``refresh(host, kernels)`` -> None
     Have the entries of these kernels carry the initramfs images that were just built (copy to the
     EFI partition, build the UKI). Nothing to do where they are used where they are built.

@@ -171,6 +171,135 @@ def test_what_there_is_instead_of_a_fallback_entry_and_a_trial_is_said(host):
     assert "rpm-ostree rollback" in rpm_ostree.trial_obstacles(host)[0]
 
 
+PAGES = ["hugepagesz=1G", "hugepages=4"]
+THEIRS = [
+    ("root=UUID=1 rw hugepagesz=2M hugepages=4", PAGES),
+    ("root=UUID=1 rw intel_iommu=on quiet intel_iommu=off", ["intel_iommu=on"]),
+]
+"""Lines of an administrator that have a token of ours, which is not in force: half of a pair, or defeated by another."""
+
+
+def theirs(folder, line):
+    found = stand_in.make(Machine(folder, {"rpm-ostree": stand_in.run}), line)
+    found.theirs = deployments(found)[0]["kargs"]
+    found.write("/proc/cmdline", "ostree=/ostree/boot.1/fedora/abc/0\n")  # what still runs is another matter
+    return found
+
+
+@pytest.mark.parametrize("line, wanted", THEIRS)
+def test_what_an_administrator_has_too_is_neither_moved_nor_taken_away(tmp_path, line, wanted):
+    host = theirs(tmp_path, line)
+    loader_contract.go(host, wanted)
+    assert deployments(host)[0]["kargs"] == host.theirs + wanted
+    assert loader_contract.go(host, wanted)["changed"] is False
+    loader_contract.go(host, ["iommu=pt"])
+    assert deployments(host)[0]["kargs"] == host.theirs + ["iommu=pt"]
+    loader_contract.go(host, wanted)
+    assert deployments(host)[0]["kargs"] == host.theirs + wanted
+    loader_contract.go(host, (), "absent")
+    assert deployments(host)[0]["kargs"] == host.theirs
+    assert loader_contract.go(host, (), "absent")["changed"] is False
+
+
+@pytest.mark.parametrize("line, wanted", THEIRS)
+def test_a_failed_run_leaves_the_line_of_an_administrator_as_it_was(tmp_path, line, wanted, monkeypatch):
+    host = theirs(tmp_path, line)
+    with monkeypatch.context() as patch:
+        patch.setattr(cmdline.record, "settled", loader_contract._no_room)
+        with pytest.raises(HostError, match="no room"):
+            loader_contract.go(host, wanted)
+        assert deployments(host)[0]["kargs"] == host.theirs
+    loader_contract.go(host, wanted)
+    with monkeypatch.context() as patch:
+        patch.setattr(cmdline.record, "settled", loader_contract._no_room)
+        for more in (["iommu=pt"], "present"), ((), "absent"):
+            with pytest.raises(HostError, match="no room"):
+                loader_contract.go(host, *more)
+            assert deployments(host)[0]["kargs"] == host.theirs + wanted
+
+
+@pytest.mark.parametrize("line, wanted", THEIRS)
+def test_a_killed_run_does_not_take_what_an_administrator_has_too(tmp_path_factory, line, wanted):
+    made = []
+
+    def make_one():
+        made.append(theirs(tmp_path_factory.mktemp("host"), line))
+        return made[-1]
+
+    def finished(host):
+        loader_contract.go(host, wanted)
+        assert deployments(host)[0]["kargs"] == host.theirs + wanted
+
+    def back(host):
+        loader_contract.go(host, (), "absent")
+        assert deployments(host)[0]["kargs"] == host.theirs
+
+    def there(host):
+        loader_contract.go(host, wanted)
+
+    for first, dying, finish in (
+        (lambda host: None, there, finished), (lambda host: None, there, back), (there, back, back),
+        (there, lambda host: loader_contract.go(host, ["iommu=pt"]), finished),
+    ):  # fmt: skip
+        loader_contract._each_death(make_one, (stand_in.SYSROOT,), first, dying, finish)
+        assert [deployments(host)[0]["kargs"] for host in made] == [host.theirs for host in made]
+
+
+@pytest.mark.parametrize("line, wanted", THEIRS)
+def test_a_deployment_from_before_us_keeps_what_an_administrator_has_too(tmp_path, line, wanted):
+    """After rpm-ostree rollback nothing of ours is on the line that boots next."""
+    host = theirs(tmp_path, line)
+    loader_contract.go(host, wanted)
+    found = deployments(host)
+    host.write(stand_in.SYSROOT, json.dumps([dict(found[1], staged=False), dict(found[0], staged=False)]))
+    loader_contract.go(host, (), "absent")
+    assert deployments(host)[0]["kargs"] == host.theirs
+
+
+def test_ours_go_without_our_file_too(host):
+    running = deployments(host)[0]["kargs"]
+    loader_contract.go(host, WANTED)
+    host.remove(rpm_ostree.STATE)
+    loader_contract.go(host, (), "absent")
+    assert deployments(host)[0]["kargs"] == running
+
+
+def test_the_path_that_ostree_writes_anew_is_no_failure(host):
+    """A deployment that is not staged has another ostree= than the line that it was made of."""
+    real = host.tools["rpm-ostree"]
+
+    def deployed(host, argv, stdin):
+        result = real(host, argv, stdin)
+        host.write(stand_in.SYSROOT, host.read(stand_in.SYSROOT).replace("/boot.1/", "/boot.0/"))
+        return result
+
+    host.tools["rpm-ostree"] = deployed
+    loader_contract.go(host, WANTED)
+    assert deployments(host)[0]["kargs"][-3:] == ["ostree=/ostree/boot.0/fedora/abc/0"] + WANTED
+
+
+@pytest.mark.parametrize(
+    "line, target, delete, append",
+    [
+        ("a b", "a b", [], []),
+        ("a b", "a b c", [], ["c"]),
+        ("a b c", "a b", ["c"], []),
+        ("a b c d", "a c d", ["b"], []),
+        ("a on q off on", "a on q off", ["on", "q", "off"], ["q", "off"]),
+        ("s=2 p=4 s=1 p=4", "s=2 p=4", ["p=4", "s=1"], []),
+        ("x x x", "x", ["x", "x"], []),
+        ("a b", "b a", ["a"], ["a"]),
+    ],
+)
+def test_steps_for_a_tool_that_deletes_the_first_and_appends_at_the_end(line, target, delete, append):
+    found = rpm_ostree.steps(line.split(), target.split())
+    assert (sorted(found[0]), found[1]) == (sorted(delete), append)
+    made = line.split()
+    for token in found[0]:
+        assert stand_in.delete(made, token) is None
+    assert made + found[1] == target.split()
+
+
 def broken(host):
     host.write("/run/rpm-ostree-busy", "1")
 

@@ -201,7 +201,7 @@ def generate(host):
         raise HostError("%s refresh ran, but: %s. It said: %s" % (TOOL, "; ".join(reasons), said))
 
 
-def undo(host, owned, tried):
+def undo(host, tried, seen):
     """The files are as before: so are the partitions, after a refresh."""
     _refresh(host)
 

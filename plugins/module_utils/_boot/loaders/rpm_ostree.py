@@ -10,20 +10,23 @@ Every deployment has its own command line, and a change makes a new deployment, 
 The one that runs stays in the menu as it is: that is the way back, and what is done instead of a trial boot and of a
 fallback entry.
 
-What is ours is in a file of our own, :data:`STATE`, with ``+`` in front of what has to be there and ``-`` in front of
-what has to go. It is written first; then one transaction of rpm-ostree brings the new deployment to it, which is read
-back. So a run that was killed in between can be run again, and what goes is known even without a record.
+What is ours is in a file of our own, :data:`STATE`, with ``+`` in front of what has to be there, ``-`` in front of
+what has to go, and ``=`` in front of the same token of somebody else, once for each that was there before us (half of
+a pair, or a token that a later one overrides). It is written first; then one transaction of rpm-ostree brings the new
+deployment to it, which is read back. So a run that was killed in between can be run again, and what goes is known even
+without a record: a token that the line has more often than somebody else had it. Without the file nothing is ours,
+unless the record says that no run was cut off: ``rpm-ostree rollback`` has ours gone from the line, and theirs stay.
 
-``--append`` and ``--delete`` are used, with exactly what is missing or left, and not ``--append-if-missing``, which by
-its documentation does nothing when the *key* is there, and which does not help a token that a later one overrides.
+``--append`` and ``--delete`` are used, and not ``--append-if-missing``, which by its documentation does nothing when
+the *key* is there. ``--delete`` takes the first of several equal ones, which is not ours: what stands behind it is
+then deleted and appended too, in the same transaction, so that nothing of others has moved.
 """
 
 from __future__ import annotations
 
 import json
 
-from ansible_collections.vfio.host.plugins.module_utils._boot import edits as transaction
-from ansible_collections.vfio.host.plugins.module_utils._boot import loader, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot import loader, record, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import Edit
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
@@ -43,33 +46,66 @@ DEPLOY_TIMEOUT = 900.0
 # -- pure --------------------------------------------------------------------------------------
 
 
-def render(wanted, leaving):
+def render(wanted, leaving, others):
     """Text of the state file, or None when there is nothing to say."""
     if not wanted and not leaving:
         return None
-    return HEADER + "".join("+ %s\n" % token for token in wanted) + "".join("- %s\n" % token for token in leaving)
+    marks = [("=", token) for token in others] + [("+", token) for token in wanted] + [("-", token) for token in leaving]
+    return HEADER + "".join("%s %s\n" % pair for pair in marks)
 
 
 def parse(text):
-    """``(wanted, leaving)`` of a state file. Raises ValueError for one that is not ours."""
+    """``(wanted, leaving, others)`` of a state file. Raises ValueError for one that is not ours."""
     if text is None:
-        return [], []
+        return [], [], []
     if not text.startswith("# Managed by the vfio.host collection"):
         raise ValueError("%s exists and is not from this collection: move it away first" % STATE)
     lines = text.splitlines()
-    return [line[2:] for line in lines if line[:2] == "+ "], [line[2:] for line in lines if line[:2] == "- "]
+    wanted, leaving, others = [[line[2:] for line in lines if line[:2] == mark] for mark in ("+ ", "- ", "= ")]
+    return wanted, leaving, others
 
 
-def difference(line, wanted, leaving):
-    """``(to delete, to append)`` that bring a command line to the state. Nothing else is touched or moved."""
-    delete = [token for token in leaving if token in line]
-    append = []
-    lacking = [token for token in wanted if not tokens.has(line, token) or token not in line]
-    for token in lacking:
-        if token in line:  # there, and somebody's later one wins
-            delete.append(token)
-        append.append(token)
-    return delete, append
+def beyond(some, others):
+    """Those of ``some`` that are not among ``others``, each as often as there are more of it."""
+    rest = list(others)
+    found = []
+    for token in some:
+        if token in rest:
+            rest.remove(token)
+        else:
+            found.append(token)
+    return found
+
+
+def common(some, others):
+    """Those of ``some`` that are among ``others`` too, each as often as it is in both."""
+    return beyond(some, beyond(some, others))
+
+
+def target(line, wanted, leaving, others):
+    """What a command line has to become: ours behind all else, and nothing of others touched or moved."""
+    free = beyond(line, others)
+    if not common(leaving, free) and not tokens.lacking(line, wanted):
+        return line
+    return tokens.replace(line, common(wanted + leaving, free), wanted)
+
+
+def steps(line, wanted):
+    """``(to delete, to append)`` that make one command line of another, with as few of its tokens gone as can be.
+
+    The tool deletes the first of several equal tokens, and appends at the end.
+    """
+    for length in range(len(wanted), -1, -1):
+        delete = beyond(line, wanted[:length])
+        if beyond(wanted[:length], line) == [] and beyond(line, delete) == wanted[:length]:
+            return delete, wanted[length:]
+    return list(line), list(wanted)
+
+
+def with_path(line, other):
+    """The command line with the ``ostree=`` of another: ostree writes it anew for a deployment."""
+    paths = [token for token in other if token.startswith("ostree=")]
+    return [paths[-1] if paths and token.startswith("ostree=") else token for token in line]
 
 
 # -- the interface -----------------------------------------------------------------------------
@@ -101,22 +137,31 @@ def recorded(host):
     text = host.read(STATE)
     if text is None:
         return None
-    wanted, leaving = parse(text)
+    wanted, leaving, dummy = parse(text)
     return wanted + leaving
 
 
 def edits(host, wanted, owned):
     text = host.read(STATE)
-    known = recorded(host) or []
+    before, left, others = parse(text)
+    known = before + left
     line = kargs(host)
-    leaving = []
-    for token in list(owned) + [token for token in known if token not in owned]:
-        if token not in wanted and token in line and token not in leaving:
-            leaving.append(token)
-    after = render(wanted, leaving)
+    if text is None and _ended(host):  # only our file is lost
+        known = list(owned)
+        others = beyond([token for token in line if token in known], known)
+    leaving = common(beyond(known, wanted), beyond(line, others))
+    others = [token for token in others if token in wanted + leaving]
+    others += [token for token in line if token in wanted and token not in known]
+    after = render(wanted, leaving, others)
     if after == text and not leaving:
         return []
     return [Edit(STATE, text, after, mode=0o600)]
+
+
+def _ended(host):
+    """Whether there is a record, and no run was cut off or is under way."""
+    known = record.read(host)
+    return known is not None and not known["pending"]
 
 
 def generated(host):
@@ -125,38 +170,43 @@ def generated(host):
 
 def generate(host):
     """One transaction that brings the next deployment to the state, read back."""
-    wanted, leaving = parse(host.read(STATE))
+    wanted, leaving, others = parse(host.read(STATE))
     before = kargs(host)
-    delete, append = difference(before, wanted, leaving)
-    if delete or append:
-        _change(host, delete, append)
+    expected = target(before, wanted, leaving, others)
+    if expected != before:
+        _change(host, *steps(before, expected))
         after = kargs(host)
-        expected = tokens.replace(before, delete, append)
-        if after != expected:
+        if after != with_path(expected, after):
             said = "rpm-ostree kargs ran, but the next deployment has %r, expected was %r" % (
                 tokens.join(after), tokens.join(expected),
             )  # fmt: skip
             try:
-                _change(host, [token for token in append if token in after], delete)
+                _change(host, *steps(after, with_path(before, after)))
             except HostError as exc:
                 said += "; and what was there could not be put back: %s" % exc
             raise HostError(said)
-    text = render(wanted, [])
+    text = render(wanted, [], [token for token in others if token in wanted])
     if text is None:
         host.remove(STATE)
     elif text != host.read(STATE):
         host.write(STATE, text, mode=0o600)
 
 
-def undo(host, owned, tried):
-    """One more transaction, which takes out of the next deployment what was tried."""
-    transaction.write(host, edits(host, owned, tried))
+def undo(host, tried, seen):
+    """One more transaction: of what was tried the next deployment has as much as it had."""
+    before = [entry["tokens"] for entry in seen["entries"] if entry["managed"]]
+    if not before:
+        raise HostError("what the next deployment had on its command line is not known")
+    wanted, dummy, others = parse(host.read(STATE))
+    others += [token for token in before[0] if token in tried and token not in wanted + others]
+    host.write(STATE, render(wanted, beyond(tried, wanted), others), mode=0o600)  # the next run can take it up
     generate(host)
 
 
 def _change(host, delete, append):
     argv = KARGS + ["--delete=" + token for token in delete] + ["--append=" + token for token in append]
-    host.run(argv, timeout=DEPLOY_TIMEOUT)
+    if len(argv) > len(KARGS):
+        host.run(argv, timeout=DEPLOY_TIMEOUT)
 
 
 def refresh(host, kernels):
