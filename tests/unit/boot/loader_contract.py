@@ -300,3 +300,23 @@ PROMISES = (
     what_the_run_refuses_check_mode_refuses_too,
     says_what_is_there_without_a_fallback_entry,
 )
+
+
+def exchanged_counts_of_huge_pages(make, name, **more):
+    """The same tokens in another order: which count belongs to which size is what the kernel reads of them."""
+    first = ("hugepagesz=1G", "hugepages=4", "hugepagesz=2M", "hugepages=8")
+    other = ("hugepagesz=1G", "hugepages=8", "hugepagesz=2M", "hugepages=4")
+    host = make()
+    go(host, first)
+    predicted = go(host, other, check=True)
+    done = go(host, other)
+    assert predicted["changed"] is done["changed"] is True
+    in_force(host, name, other)
+    for entry in managed(host, name):
+        assert [token for token in entry["tokens"] if token in first] == list(other), entry["title"]
+    settings = cmdline.backend(name).configured(host)[0]
+    assert settings is None or [token for token in settings if token in first] == list(other)
+    assert go(host, other)["changed"] is False
+
+
+PROMISES += (exchanged_counts_of_huge_pages,)

@@ -59,7 +59,7 @@ OTHER_CPUS = (
 def settled(line, wanted, owned):
     """Whether a command line (tokens) has what it has to have, by what we own of it and what we want in it."""
     leftover = [token for token in owned if token not in wanted and token in line]
-    return not leftover and all(token in owned and tokens.has(line, token) for token in wanted)
+    return not leftover and all(token in owned for token in wanted) and not tokens.lacking(line, wanted)
 
 
 def change(line, wanted, owned):

@@ -180,6 +180,8 @@ def _environment_edits(host, wanted, owned):
     if bls.settled(line, wanted, owned):
         return []
     after = bls.edit_line(value, wanted, owned).rstrip("\n")
+    if after == value:
+        return []
     try:
         return [bls.edited(host, path, text, bls.set_environment(text, "kernelopts", after))]
     except ValueError as exc:

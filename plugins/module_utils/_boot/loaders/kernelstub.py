@@ -24,7 +24,7 @@ import json
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted as boots
 from ansible_collections.vfio.host.plugins.module_utils._boot import entries, loader, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import Edit
-from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import systemd_boot
+from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls, systemd_boot
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 NAME = "kernelstub"
@@ -65,9 +65,9 @@ def edit_configuration(text, wanted, owned):
     """The configuration with ``wanted`` as ours at the end of the list, written as kernelstub writes it."""
     found, dummy = parse(text)
     options = found["user"]["kernel_options"]
-    if systemd_boot.settled(options, wanted, owned):
+    if bls.settled(options, wanted, owned):
         return text
-    found["user"]["kernel_options"] = tokens.replace(options, [token for token in owned if token in options], wanted)
+    found["user"]["kernel_options"] = tokens.replace(options, *bls.change(options, wanted, owned))
     return json.dumps(found, indent=2)
 
 
@@ -131,8 +131,8 @@ def edits(host, wanted, owned):
     made = [_edit(host, CONFIGURATION, text, edit_configuration(text, wanted, owned))]
     for item in _ordinary(host):
         line = systemd_boot.line_of(item)
-        if not systemd_boot.settled(line, wanted, owned):
-            after = entries.edit(item["text"], [token for token in owned if token in line], wanted, base=[])
+        if not bls.settled(line, wanted, owned):
+            after = entries.edit(item["text"], *bls.change(line, wanted, owned), base=[])
             made.append(_edit(host, item["path"], item["text"], after))
     return [edit for edit in made if edit.before != edit.after]
 
