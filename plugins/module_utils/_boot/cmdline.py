@@ -269,15 +269,22 @@ class _Plan:
         return [token for token in found if token not in self.written]
 
     def everything(self):
-        """Each token of ours that is or will be there."""
-        return self.owned + [token for token in self.written if token not in self.owned]
+        """Each token of ours that is or will be there, as often as it may be (``hugepages=4`` of two sizes)."""
+        return self.owned + _missing(self.written, self.owned)
 
-    def needed(self, owned):
-        """The edits that are still to be made, by what is there now: a kernel may have been installed meanwhile."""
+    def needed(self, owned, made=None):
+        """The edits that are still to be made, by what is there now: a kernel may have been installed meanwhile.
+
+        ``made``: ``{path: text}`` of what this run has made of somebody's files. A token in such a text that had to go
+        and still is there is not ours.
+        """
         found = self.loader.edits(self.host, self.written, owned)
         if not self.written:
             found = record.restored(self.host, found, self.originals)
-        return found + self.loader.fallback(self.host, self.everything() if self.with_fallback else None)
+        if made is not None:
+            found = [edit for edit in found if edit.path not in made or made[edit.path] != edit.before]
+        ours = self.everything() if found or made is None else self.written
+        return found + self.loader.fallback(self.host, ours if self.with_fallback else None)
 
     def expected(self):
         """What has to be in force on each ordinary entry."""
@@ -335,6 +342,7 @@ class _Plan:
         before = edits.kept(host, [record.PATH] + loader.generated(host))
         seen = self.seen
         touched = []
+        made = {}
         try:
             found = self.needed(self.owned)
             for dummy in range(ROUNDS):
@@ -344,8 +352,9 @@ class _Plan:
                 self.originals = record.noted(host, found, self.originals, self.owned)
                 record.write(host, record.new(loader.NAME, self.everything(), True, self.originals))
                 edits.write(host, found)
+                made.update((edit.path, edit.after) for edit in found if not edit.own)
                 loader.generate(host)
-                found = self.needed(self.everything())
+                found = self.needed(self.everything(), made)
                 if not found:
                     break
             else:
@@ -483,6 +492,18 @@ def _origin(origin, text):
     """The file that sets a token, or a pair of them, or None."""
     found = [origin[token] for token in reversed(tokens.split(text)) if token in origin]
     return found[0] if found else None
+
+
+def _missing(wanted, there):
+    """Those of ``wanted`` that are not among ``there``, each as often as there are more of it."""
+    rest = list(there)
+    found = []
+    for token in wanted:
+        if token in rest:
+            rest.remove(token)
+        else:
+            found.append(token)
+    return found
 
 
 def _where(path):

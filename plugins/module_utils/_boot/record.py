@@ -140,6 +140,6 @@ def restored(host, edits, originals):
         if ours(text, was):
             if text != was["text"]:
                 found.append(Edit(path, text, was["text"], mode=was["mode"], own=False))
-        elif path in by_path:
+        elif path in by_path and text != was["text"]:  # nothing of ours is in what was before us
             found.append(by_path[path])
     return found

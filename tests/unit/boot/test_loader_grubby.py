@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot import edits, entries, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls, grubby
@@ -12,6 +14,7 @@ from ansible_collections.vfio.host.tests.unit.boot.stand_ins import grub_editenv
 from ansible_collections.vfio.host.tests.unit.boot.stand_ins import grubby as stand_in
 from ansible_collections.vfio.host.tests.unit.boot.stand_ins import trees
 from ansible_collections.vfio.host.tests.unit.boot.stand_ins.machine import Machine, apply, evidence, lines
+from ansible_collections.vfio.host.tests.unit.killable import Killed
 
 WANTED = ["intel_iommu=on", "iommu=pt", "pci=noaer"]
 TOOLS = {"grubby": stand_in.run, "grub2-editenv": grub_editenv.run}
@@ -135,6 +138,38 @@ def test_a_token_that_somebody_has_already_is_theirs(fedora):
     assert grubby.edits(fedora, ["iommu=pt"], ["iommu=pt"]) == []
     apply(grubby, fedora, [], ["iommu=pt"])
     assert lines(grubby, fedora) == before
+
+
+@pytest.mark.parametrize(
+    "line, wanted",
+    [
+        ("intel_iommu=on quiet intel_iommu=off", ["intel_iommu=on"]),
+        ("hugepagesz=2M hugepages=4", ["hugepagesz=1G", "hugepages=4"]),
+    ],
+)
+def test_what_somebody_has_too_and_is_not_in_force_stays_his(tmp_path, line, wanted):
+    """It is defeated by another, or half of a pair, so it is asked again: as ours, beside his."""
+    host = trees.fedora(Machine(tmp_path, TOOLS), "root=UUID=1111 ro " + line)
+    host.write("/proc/cmdline", "BOOT_IMAGE=(hd0,gpt2)/vmlinuz-6.9.4-200.fc40.x86_64 ro\n")
+    before, theirs = host.tree(), lines(grubby, host)
+    for asked in (wanted, ["iommu=pt"], wanted, wanted + ["iommu=pt"]):
+        loader_contract.go(host, asked)
+        assert lines(grubby, host) == {name: was + asked for name, was in theirs.items()}
+        assert loader_contract.go(host, asked)["changed"] is False
+    loader_contract.go(host, (), "absent")
+    assert host.tree() == before
+
+
+def test_a_run_killed_before_its_first_edit_takes_nothing_of_others_away(tmp_path):
+    for point in range(1, 9):
+        host = trees.fedora(Machine(tmp_path / str(point), TOOLS), "root=UUID=1111 ro intel_iommu=on quiet intel_iommu=off")
+        before = host.tree()
+        loader_contract.kill_after(host, point)
+        with contextlib.suppress(Killed):
+            loader_contract.go(host, ["intel_iommu=on"])
+        loader_contract.alive(host)
+        loader_contract.go(host, (), "absent")
+        assert host.tree() == before
 
 
 def test_changing_what_is_ours_replaces_exactly_that(host):

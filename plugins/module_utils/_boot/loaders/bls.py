@@ -453,8 +453,7 @@ def fallback(host, owned):
         return _own_edit(host, FALLBACK_ID, None)
     item = _template(host, None)
     line, dummy = entries.expand(entries.option_tokens(item["fields"]), _kernelopts(host))
-    gone = set(owned) | {OFF, boot_loader.TRIAL}
-    line = [token for token in line if token not in gone]
+    line = tokens.without([token for token in line if token not in (OFF, boot_loader.TRIAL)], owned)
     end = line.index("--") if "--" in line else len(line)
     text = _own_text(item, "without vfio", entries.initrds(item["fields"]), line[:end] + [OFF] + line[end:])
     return _own_edit(host, FALLBACK_ID, text)
