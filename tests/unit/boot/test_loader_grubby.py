@@ -311,6 +311,20 @@ def test_an_entry_without_options_is_refused(fedora):
         grubby.edits(fedora, WANTED, [])
 
 
+@pytest.mark.parametrize(
+    "path, old",
+    [("/boot/loader/entries/%s-6.8.9-300.fc40.x86_64.conf" % trees.MACHINE, b"Forty"),
+     ("/etc/kernel/cmdline", b"quiet"), ("/etc/default/grub", b"GRUB_TIMEOUT")],
+)  # fmt: skip
+def test_bytes_that_are_no_text_are_refused_and_stay(fedora, path, old):
+    fedora.write(path, fedora.read_bytes(path).replace(old, b"F\xf6rty" + old))
+    before = fedora.tree()
+    for check in (True, False):
+        with pytest.raises(HostError, match="%s has bytes that are not UTF-8" % path.replace(".", "[.]")):
+            loader_contract.go(fedora, WANTED, check=check)
+        assert fedora.tree() == before
+
+
 # -- faults of others --------------------------------------------------------------------------
 
 

@@ -369,7 +369,12 @@ def _cmdline_from_default(host, owned):
 
 
 def edited(host, path, before, after):
-    """The edit of a file that is not ours alone, its mode kept."""
+    """The edit of a file that is not ours alone, its mode kept. Raises HostError where it could not be given back."""
+    if before is not None and host.read_bytes(path) != before.encode("utf-8"):
+        raise HostError(
+            "%s has bytes that are not UTF-8 text, and would not be what they were when it is written: "
+            "take them out, or write them as UTF-8" % path
+        )
     status = host.stat(path)
     return Edit(path, before, after, status.st_mode & 0o7777 if status else 0o644, False)
 

@@ -23,7 +23,6 @@ import json
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted as boots
 from ansible_collections.vfio.host.plugins.module_utils._boot import entries, loader, tokens
-from ansible_collections.vfio.host.plugins.module_utils._boot.loader import Edit
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls, systemd_boot
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
@@ -138,7 +137,7 @@ def edits(host, wanted, owned):
 
 
 def _edit(host, path, before, after):
-    return Edit(path, before, after, host.stat(path).st_mode & 0o7777, own=False)
+    return bls.edited(host, path, before, after)
 
 
 def configured(host):

@@ -30,7 +30,6 @@ import re
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted as boots
 from ansible_collections.vfio.host.plugins.module_utils._boot import entries, loader, tokens
-from ansible_collections.vfio.host.plugins.module_utils._boot.loader import Edit
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls, grub, grub_menu
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
@@ -180,7 +179,7 @@ def edits(host, wanted, owned):
     if which is None or text is None:
         raise HostError("; ".join(unusable(host)) or "neither systemd-boot nor GRUB says that it started this system")
     after = edit_first_line(text, wanted, owned)
-    return [] if after == text else [Edit(CMDLINE, text, after, host.stat(CMDLINE).st_mode & 0o7777, own=False)]
+    return [] if after == text else [bls.edited(host, CMDLINE, text, after)]
 
 
 def generated(host):
