@@ -367,14 +367,16 @@ def test_a_token_that_is_the_beginning_of_another_is_another(fedora):
 def test_the_fallback_entry_is_last_never_default_and_without_ours(host):
     apply(grubby, host, WANTED, [])
     seen = grubby.view(host)["entries"]
-    own = seen[-1]
-    assert (own["id"], own["default"], own["managed"], own["recovery"]) == ("vfio-host-fallback", False, False, True)
-    assert own["tokens"][-1] == "vfio_host=off"
-    assert not set(own["tokens"]) & set(WANTED)
-    default = [entry for entry in seen if entry["default"]][0]
-    assert own["kernel"] == default["kernel"]
-    assert own["initrds"] == default["initrds"]
-    assert own["tokens"][:-1] == [token for token in default["tokens"] if token not in WANTED]
+    ordinary = [entry for entry in seen if entry["managed"]]
+    assert len(ordinary) == 2 and len(seen) == 5  # and the rescue entry
+    for own, entry in zip(seen[-2:], ordinary):
+        assert own["id"] == "vfio-host-fallback-" + entry["kernel"]
+        assert (own["default"], own["managed"], own["recovery"]) == (False, False, True)
+        assert own["tokens"][-1] == "vfio_host=off"
+        assert not set(own["tokens"]) & set(WANTED)
+        assert own["kernel"] == entry["kernel"]
+        assert own["initrds"] == entry["initrds"]
+        assert own["tokens"][:-1] == [token for token in entry["tokens"] if token not in WANTED]
 
 
 @pytest.mark.parametrize("saved", ["", "saved_entry=0\n", "saved_entry=1\n"])
@@ -395,18 +397,37 @@ def test_our_entries_sort_last_whatever_the_machine_id_begins_with(fedora, machi
     fedora.write("/boot/grub2/grubenv", trees.block(""))
     apply(grubby, fedora, WANTED, [])
     seen = grubby.view(fedora)["entries"]
-    assert [entry["id"] for entry in seen][-1] == "vfio-host-fallback"
+    assert [entry["id"].startswith("vfio-host-fallback-") for entry in seen] == [False] * (len(seen) - 2) + [True] * 2
     assert [entry["id"] for entry in seen if entry["default"]] == [machine + "-6.9.4-200.fc40.x86_64"]
     ours = "~vfio-host-fallback"
-    assert all(entries.compare_versions(ours, entry["source"].rsplit("/", 1)[1]) < 0 for entry in seen[:-1])
+    assert all(entries.compare_versions(ours, entry["source"].rsplit("/", 1)[1]) < 0 for entry in seen[:-2])
 
 
-def test_the_fallback_follows_the_default_kernel(fedora):
+def test_a_kernel_that_goes_leaves_the_others_a_fallback_and_its_own_is_told_and_taken_away(fedora):
+    loader_contract.go(fedora, WANTED)
+    kernels = [entry["kernel"] for entry in grubby.view(fedora)["entries"] if entry["id"].startswith("vfio-host-fallback")]
+    assert kernels == ["6.9.4-200.fc40.x86_64", "6.8.9-300.fc40.x86_64"]
+    version = kernels[0]
+    entry = "/boot/loader/entries/%s-%s.conf" % (trees.MACHINE, version)
+    for path in ("/boot/vmlinuz-" + version, "/boot/initramfs-%s.img" % version, entry):
+        fedora.remove(path)
+    fedora.write("/boot/grub2/grubenv", trees.block("saved_entry=%s-%s\n" % (trees.MACHINE, kernels[1])))
+    fedora.write("/proc/cmdline", "BOOT_IMAGE=(hd0,gpt2)/vmlinuz-%s ro\n" % kernels[1])
+    own = "/boot/loader/entries/~vfio-host-fallback-%s.conf" % version
+    assert grubby.view(fedora)["problems"] == [
+        "%s: /vmlinuz-%s, /initramfs-%s.img does not exist" % (own, version, version)]
+    predicted = loader_contract.go(fedora, WANTED, check=True)
+    assert predicted["changed"] is True and "%s differs" % own in predicted["regenerated_because"]
+    assert loader_contract.go(fedora, WANTED)["changed"] is True
+    assert not fedora.exists(own) and grubby.view(fedora)["problems"] == []
+    assert grubby.view(fedora)["entries"][-1]["kernel"] == kernels[1]
+    assert loader_contract.go(fedora, WANTED)["changed"] is False
+
+
+def test_the_one_fallback_entry_of_an_earlier_release_goes(fedora):
+    fedora.write("/boot/loader/entries/~vfio-host-fallback.conf", "title x\nlinux /vmlinuz-gone\noptions ro\n")
     apply(grubby, fedora, WANTED, [])
-    fedora.write("/boot/grub2/grubenv", trees.block("saved_entry=%s-6.8.9-300.fc40.x86_64\n" % trees.MACHINE))
-    assert len(grubby.fallback(fedora, WANTED)) == 1
-    edits.write(fedora, grubby.fallback(fedora, WANTED))
-    assert grubby.view(fedora)["entries"][-1]["kernel"] == "6.8.9-300.fc40.x86_64"
+    assert not fedora.exists("/boot/loader/entries/~vfio-host-fallback.conf")
 
 
 def test_the_trial_entry_boots_once_and_nothing_else_changes(host):

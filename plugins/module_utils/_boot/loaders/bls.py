@@ -416,7 +416,7 @@ def view(host):
         linux = entries.first(fields, "linux")
         if linux and _outside(host, folder, linux) is None:
             missing.insert(0, linux)
-        if missing and managed:
+        if missing and (managed or item["id"].startswith(FALLBACK_ID)):
             problems.append("%s: %s does not exist" % (item["path"], ", ".join(missing)))
         if unknown and managed:
             problems.append("%s: nothing gives a value to $%s" % (item["path"], ", $".join(unknown)))
@@ -453,15 +453,18 @@ def configured(host):
 
 
 def fallback(host, owned):
-    """The default entry's kernel and image, without ours, as an entry that sorts behind all others."""
-    if owned is None:
-        return _own_edit(host, FALLBACK_ID, None)
-    item = _template(host, None)
-    line, dummy = entries.expand(entries.option_tokens(item["fields"]), _kernelopts(host))
-    line = tokens.without([token for token in line if token not in (OFF, boot_loader.TRIAL)], owned)
-    end = line.index("--") if "--" in line else len(line)
-    text = _own_text(item, "without vfio", entries.initrds(item["fields"]), line[:end] + [OFF] + line[end:])
-    return _own_edit(host, FALLBACK_ID, text)
+    """For each kernel one more entry, without ours, that sorts behind all others; one whose kernel is gone goes too."""
+    wanted = {}
+    if owned is not None:
+        folder, known = folder_of(host), _kernelopts(host)
+        for item in _templates(host):
+            line, dummy = entries.expand(entries.option_tokens(item["fields"]), known)
+            line = tokens.without([token for token in line if token not in (OFF, boot_loader.TRIAL)], owned)
+            end = line.index("--") if "--" in line else len(line)
+            text = _own_text(item, "without vfio", entries.initrds(item["fields"]), line[:end] + [OFF] + line[end:])
+            path = "%s/%s%s-%s.conf" % (folder, FIRST, FALLBACK_ID, _kernel(item) or item["name"])
+            wanted.setdefault(path, text)
+    return _own_edits(host, FALLBACK_ID, wanted)
 
 
 def _kernelopts(host):
@@ -471,14 +474,16 @@ def _kernelopts(host):
     }}  # fmt: skip
 
 
-def _template(host, kernel):
-    """The ordinary entry of a kernel; of the one that boots by default for None."""
+def _templates(host, kernel=None):
+    """The ordinary entries, or those of a kernel, the one that boots by default first. Raises HostError without one."""
     items = read_entries(host)
     default = _default_name(host, items, values(host))
-    for item in [item for item in items if item["name"] == default] + items:
-        if ordinary(item) and kernel in (None, _kernel(item)):
-            return item
-    raise HostError("%s has no ordinary entry%s" % (folder_of(host), " for the kernel %s" % kernel if kernel else ""))
+    items = [item for item in items if ordinary(item) and kernel in (None, _kernel(item))]
+    if not items:
+        raise HostError(
+            "%s has no ordinary entry%s" % (folder_of(host), " for the kernel %s" % kernel if kernel else "")
+        )
+    return sorted(items, key=lambda item: item["name"] != default)
 
 
 def _own_text(item, title, images, line):
@@ -495,10 +500,13 @@ def _own_text(item, title, images, line):
     return text
 
 
-def _own_edit(host, name, text):
-    path = "%s/%s%s.conf" % (folder_of(host) if folders(host) else FOLDERS[0], FIRST, name)
-    before = host.read(path)
-    return [] if before == text else [Edit(path, before, text)]
+def _own_edits(host, prefix, wanted):
+    """Edits that leave just these files (``{path: text}``) of our entries whose id begins with ``prefix``."""
+    folder = folder_of(host) if folders(host) else FOLDERS[0]
+    paths = ["%s/%s" % (folder, name) for name in host.listdir(folder) if name.startswith(FIRST + prefix)]
+    found = [Edit(path, host.read(path), None) for path in paths if path.endswith(".conf") and path not in wanted]
+    return found + [Edit(path, host.read(path), wanted[path]) for path in sorted(wanted)
+                    if host.read(path) != wanted[path]]  # fmt: skip
 
 
 trial_obstacles = grub_common.trial_obstacles
@@ -507,14 +515,15 @@ trial_obstacles = grub_common.trial_obstacles
 def trial(host, kernel, image, line):
     """The entry of a kernel with another image and command line, as an entry that sorts behind all others."""
     if kernel is None:
-        return _own_edit(host, TRIAL_ID, None)
-    item = _template(host, kernel)
+        return _own_edits(host, TRIAL_ID, {})
+    item = _templates(host, kernel)[0]
     linux = entries.first(item["fields"], "linux")
     outside = _outside(host, folder_of(host), linux)
     if outside is None or posixpath.dirname(host.real(outside)) != posixpath.dirname(host.real(image)):
         raise HostError("%s is not in the folder of the kernel (%s), so GRUB's way to it is not known" % (image, linux))
     path = posixpath.join(posixpath.dirname(linux), posixpath.basename(image))
-    return _own_edit(host, TRIAL_ID, _own_text(item, "trial boot", [path], list(line)))
+    text = _own_text(item, "trial boot", [path], list(line))
+    return _own_edits(host, TRIAL_ID, {"%s/%s%s.conf" % (folder_of(host), FIRST, TRIAL_ID): text})
 
 
 def once(host):
