@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls, grubby
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.tests.unit.boot import loader_contract
 from ansible_collections.vfio.host.tests.unit.boot.stand_ins import grub_editenv, trees
 from ansible_collections.vfio.host.tests.unit.boot.stand_ins.machine import Machine, apply, evidence, lines
@@ -79,6 +80,14 @@ def test_what_makes_the_next_boot_unsafe_is_told(host):
     assert "/initramfs-6.9.4-200.fc40.x86_64.img does not exist" in problems
     assert "the installed kernel 7.0 has no entry" in problems
     assert "rescue" not in problems and "8.0" not in problems
+
+
+def test_a_kernel_that_got_the_line_of_a_trial_is_told(host):
+    """kernel-install takes the running line where there is no /etc/kernel/cmdline."""
+    path = "/boot/loader/entries/%s-6.9.4-200.fc40.x86_64.conf" % trees.MACHINE
+    host.write(path, host.read(path).replace(" quiet", " quiet vfio_host=trial panic=30"))
+    with pytest.raises(HostError, match="has vfio_host=trial: its kernel was installed while a trial boot ran"):
+        loader_contract.go(host, WANTED)
 
 
 def test_a_saved_entry_that_is_gone_means_the_first(host):

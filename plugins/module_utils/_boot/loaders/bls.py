@@ -418,6 +418,11 @@ def view(host):
             missing.insert(0, linux)
         if missing and (managed or item["id"].startswith(FALLBACK_ID)):
             problems.append("%s: %s does not exist" % (item["path"], ", ".join(missing)))
+        if managed and boot_loader.TRIAL in line:
+            problems.append(
+                "%s has %s: its kernel was installed while a trial boot ran, and got that command line. Take out what "
+                "the trial added (%s and what is behind it)" % (item["path"], boot_loader.TRIAL, boot_loader.TRIAL)
+            )
         if unknown and managed:
             problems.append("%s: nothing gives a value to $%s" % (item["path"], ", $".join(unknown)))
         found.append(boot_loader.entry(
