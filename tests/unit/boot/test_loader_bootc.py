@@ -44,7 +44,18 @@ def test_it_is_for_bootc_without_rpm_ostree(host, running):
     assert evidence(bootc, host) == (["%s on the running command line" % running], [])
     assert cmdline.detect(host)[0] is bootc
     host.write("/usr/bin/rpm-ostree", "")
-    assert any("rpm-ostree is installed" in sentence for sentence in evidence(bootc, host)[1])
+    assert cmdline.detect(host)[0] is (rpm_ostree if running.startswith("ostree=") else bootc)
+
+
+@pytest.mark.parametrize("line, image", [("container-image-reference=ostree-unverified-image:x", True),
+                                         ("refspec=fedora:fedora/x86_64/silverblue", False)])  # fmt: skip
+def test_a_deployment_that_is_no_image_is_not_its(host, line, image):
+    """bootc may be installed on any host of ostree."""
+    host.link("/ostree/boot.1/default/x/0", "../../../deploy/default/deploy/abc.0")
+    host.write("/ostree/deploy/default/deploy/abc.0/usr/bin/true", "")
+    host.write("/ostree/deploy/default/deploy/abc.0.origin", "[origin]\n%s\n" % line)
+    assert any("not made from a container image" in sentence for sentence in evidence(bootc, host)[1]) is not image
+    assert (evidence(bootc, host)[1] == []) is image
 
 
 def test_no_image_of_bootc_is_running(host):

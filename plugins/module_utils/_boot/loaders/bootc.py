@@ -16,6 +16,7 @@ parameters that the image has are found in force, and others are refused with th
 from __future__ import annotations
 
 import json
+import re
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import entries, loader, tokens
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
@@ -24,6 +25,8 @@ NAME = "bootc"
 
 FOLDERS = ("/boot/loader/entries", "/boot/efi/loader/entries", "/efi/loader/entries")
 KARGS = "/usr/lib/bootc/kargs.d"
+CONTAINER = re.compile(r"^\s*container-image-reference\s*=", re.M)
+"""In the origin of a deployment that was made from an image."""
 STAGED = ("/run/ostree/staged-deployment", "/run/composefs/staged-deployment")
 
 
@@ -36,8 +39,12 @@ def evidence(host, booted):
         found.append("%s on the running command line" % paths[0])
     else:
         against.append("neither ostree= nor composefs= on the running command line, so no image of bootc is running")
-    if host.which("rpm-ostree"):
+    deployed = [token.split("=", 1)[1] for token in paths if token.startswith("ostree=")]
+    if deployed and host.which("rpm-ostree"):
         against.append("rpm-ostree is installed, and is what adds parameters of this machine")
+    origin = host.read(host.real(deployed[0]) + ".origin") if deployed else None
+    if origin is not None and not CONTAINER.search(origin):
+        against.append("the deployment that runs was not made from a container image (%s.origin)" % host.real(deployed[0]))
     against.extend(unusable(host))
     return found, against
 

@@ -6,8 +6,8 @@
 
 """The Fedora family (Fedora, RHEL and its rebuilds from 8 on): GRUB with entries that ``grubby`` is for.
 
-``grubby`` (or ``20-grub.install``) says that this is such a host, but it is not run. ``--args`` takes every value of
-the same key away before it adds (``--args=pci=noaer`` removes somebody's ``pci=nomsi``), ``--remove-args`` of a bare
+``20-grub.install``, which makes the entries of new kernels, says that this is such a host: ``grubby`` alone is packaged
+by others too. It is not run. ``--args`` takes every value of the same key away before it adds (``--args=pci=noaer`` removes somebody's ``pci=nomsi``), ``--remove-args`` of a bare
 name removes all its values, names go into regular expressions as they are (a ``.`` matches any character),
 ``--update-kernel=ALL`` rewrites the rescue entry too, and it writes files in place. Nobody could own exactly some
 tokens that way. So the same files are edited, each atomically, in the order in which one may be left without the next:
@@ -125,7 +125,7 @@ def evidence(host, booted):
 def unusable(host):
     reasons = bls.common_reasons(host)
     if bls.family(host) is None:
-        reasons.append("neither grubby nor %s is there, so this is no host of the Fedora family" % bls.FEDORA)
+        reasons.append("no %s, so this is no host of the Fedora family" % bls.FEDORA)
     if host.read(bls.DEFAULTS) is None:
         reasons.append("no %s" % bls.DEFAULTS)
     if (host.read("/sys/hypervisor/type") or "").strip() == "xen":

@@ -74,6 +74,7 @@ def fedora(host, root="root=UUID=1111 ro rootflags=subvol=root rhgb quiet"):
         'GRUB_TIMEOUT=5\nGRUB_DISTRIBUTOR="$(sed \'s, release .*$,,g\' /etc/system-release)"\nGRUB_DEFAULT=saved\n'
         'GRUB_CMDLINE_LINUX="rootflags=subvol=root rhgb quiet"\nGRUB_ENABLE_BLSCFG=true\n',
     )
+    host.write("/usr/lib/kernel/install.d/20-grub.install", "", mode=0o755)
     host.write("/etc/kernel/cmdline", root + "\n")
     host.write("/etc/machine-id", MACHINE + "\n")
     host.write("/etc/os-release", 'NAME="Fedora Linux"\nVERSION="40 (Forty)"\nID=fedora\n')
@@ -112,6 +113,7 @@ def rhel8(host, release="8.10"):
         'GRUB_TIMEOUT=5\nGRUB_DEFAULT=saved\nGRUB_CMDLINE_LINUX="%s"\nGRUB_ENABLE_BLSCFG=true\n'
         % root.split(" ", 2)[2],
     )
+    host.write("/usr/lib/kernel/install.d/20-grub.install", "", mode=0o755)
     os.makedirs(host.root + "/etc/kernel")
     host.write("/etc/machine-id", MACHINE + "\n")
     host.write("/etc/os-release", 'NAME="Red Hat Enterprise Linux"\nVERSION="%s (Ootpa)"\nID="rhel"\n' % release)
