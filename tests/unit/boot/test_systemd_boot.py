@@ -9,7 +9,15 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.vfio.host.plugins.module_utils._boot import booted, edits, entries, loader, record, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot import (
+    booted,
+    cmdline,
+    edits,
+    entries,
+    loader,
+    record,
+    tokens,
+)
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import systemd_boot
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.tests.unit.boot import loader_contract, uki_files
@@ -19,6 +27,7 @@ from ansible_collections.vfio.host.tests.unit.boot.systemd_boot_host import (
     NEW,
     OLD,
     Arch,
+    ArchUki,
     Debian,
     DebianUki,
 )
@@ -47,6 +56,10 @@ def apply(host, wanted, owned=()):
     changes = systemd_boot.edits(host, wanted, list(owned))
     edits.write(host, changes)
     return changes
+
+
+def go(host, parameters, state="present", check=False, **more):
+    return cmdline.run(host, dict({"parameters": list(parameters), "state": state, "loader": "auto"}, **more), check)
 
 
 def evidence(host):
@@ -137,6 +150,24 @@ def test_what_kernel_install_would_take_is_said(debian):
     line, origin = systemd_boot.configured(debian)
     assert line == LINE.split()
     assert set(origin.values()) == {"/proc/cmdline"}
+
+
+HUGE = ["hugepagesz=1G", "hugepages=4", "hugepagesz=2M", "hugepages=8"]
+EXCHANGED = ["hugepagesz=1G", "hugepages=8", "hugepagesz=2M", "hugepages=4"]
+
+
+@pytest.mark.parametrize("kind", [Debian, Arch, DebianUki, ArchUki], ids=lambda kind: kind.__name__)
+def test_numbers_of_huge_pages_are_exchanged(tmp_path, kind):
+    """The same words in another order: a number belongs to the size before it."""
+    host = kind(str(tmp_path))
+    before = loader_contract.tree(host)
+    go(host, HUGE)
+    assert go(host, EXCHANGED)["changed"] is True
+    found = [entry for entry in go(host, EXCHANGED)["next_boot"] if entry["managed"]]
+    assert found and all(tokens.huge(entry["tokens"]) == {1 << 30: "8", 1 << 21: "4"} for entry in found)
+    assert go(host, EXCHANGED)["changed"] is False
+    go(host, [], "absent")
+    assert loader_contract.tree(host) == before
 
 
 def test_an_installed_kernel_without_an_entry_is_a_problem(debian):

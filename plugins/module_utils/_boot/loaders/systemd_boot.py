@@ -88,7 +88,7 @@ def settled(line, wanted, owned):
     A token that somebody else put there is not ours: then ours is there twice, and exactly it can go again.
     """
     leftover = [token for token in owned if token not in wanted and token in line]
-    return not leftover and all(token in owned and tokens.has(line, token) for token in wanted)
+    return not leftover and all(token in owned for token in wanted) and not tokens.lacking(line, wanted)
 
 
 def without(line, owned, add=()):
