@@ -170,6 +170,20 @@ def test_numbers_of_huge_pages_are_exchanged(tmp_path, kind):
     assert loader_contract.tree(host) == before
 
 
+@pytest.mark.parametrize("path", ["%s%s-%s.conf" % (ENTRIES, MACHINE, NEW), "/etc/kernel/cmdline",
+                                  "/usr/lib/kernel/cmdline"])  # fmt: skip
+def test_what_could_not_be_given_back_is_not_edited(debian, path):
+    text = (debian.read(path) or LINE + " x=y\n").encode()
+    debian.put(path, text.replace(b"trixie", b"tr\xf6xie").replace(b"x=y", b"x=\xf6"))
+    before = loader_contract.tree(debian)
+    for check in (True, False):
+        with pytest.raises(HostError, match="%s is not UTF-8 text" % path):
+            go(debian, OURS, check=check)
+        assert loader_contract.tree(debian) == before
+    go(debian, [], "absent")
+    assert loader_contract.tree(debian) == before
+
+
 def test_an_installed_kernel_without_an_entry_is_a_problem(debian):
     debian.remove("%s%s-%s.conf" % (ENTRIES, MACHINE, OLD))
     assert systemd_boot.view(debian)["problems"] == [

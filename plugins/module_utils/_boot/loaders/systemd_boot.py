@@ -592,6 +592,7 @@ def cmdline_edits(host, wanted, owned, base):
         return []
     if text is None:
         before, owned = host.read(VENDOR_CMDLINE), []
+        _refuse_other_text(host, VENDOR_CMDLINE, before)
         before = tokens.join(base) + "\n" if before is None else before
     else:
         before = text
@@ -602,7 +603,16 @@ def cmdline_edits(host, wanted, owned, base):
     return [_edit(host, CMDLINE, text, after, own=False)] if after != text else []
 
 
+def _refuse_other_text(host, path, text):
+    """Raise HostError for a file of others that could not be written back as it is."""
+    data = None if text is None else host.read_bytes(path)
+    if data is not None and data != text.encode("utf-8"):
+        raise HostError("%s is not UTF-8 text, so it could not be given back byte for byte: have it in UTF-8 (iconv)" % path)
+
+
 def _edit(host, path, before, after, own=True, mode=0o644):
+    if not own:
+        _refuse_other_text(host, path, before)
     status = host.stat(path)
     return Edit(path, before, after, status.st_mode & 0o7777 if status else mode, own)
 
