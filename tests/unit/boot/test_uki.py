@@ -460,6 +460,15 @@ def test_with_secure_boot_there_is_no_fallback(debian):
     assert len(changes) == 3 and all(edit.after is None for edit in changes)
 
 
+def test_why_there_is_no_fallback(debian):
+    assert uki.fallback_unavailable(debian) is None
+    secure_boot(debian)
+    assert "Secure Boot" in uki.fallback_unavailable(debian)
+    assert cmdline.run(debian, {"parameters": [], "state": "present", "loader": "auto"}, False)["warnings"] == [uki.fallback_unavailable(debian)]
+    debian.remove("%s/LoaderInfo-%s" % (booted.EFIVARS, booted.LOADER_GUID))
+    assert "the firmware starts the image" in uki.fallback_unavailable(debian)
+
+
 def test_a_trial(debian):
     before = loader_contract.tree(debian)
     image = "/boot/vfio-host-trial-%s.img" % NEW

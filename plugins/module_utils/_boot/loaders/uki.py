@@ -25,6 +25,7 @@ from ansible_collections.vfio.host.plugins.module_utils._boot import entries, pe
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs.image import ImageError, read_image
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import (
     FALLBACK_ID,
+    OFF,
     TRIAL_ID,
     Edit,
     ours,
@@ -538,7 +539,7 @@ def fallback(host, owned):
     items = menu.read_entries(host)
     wanted = {}
     automatic = maker(host)[0] == "kernel-install"
-    possible = owned is not None and not _direct(host) and not boots.secure_boot(host)
+    possible = owned is not None and fallback_unavailable(host) is None
     if possible:
         managed = managed_items(host, items)
         default = menu.default_item(host, items)
@@ -553,6 +554,21 @@ def fallback(host, owned):
             )  # fmt: skip
     return menu.own_edits(host, items, FALLBACK_ID, wanted) + menu.plugin_edits(
         host, menu.PLUGIN_TEXT if possible and automatic else None)
+
+
+def fallback_unavailable(host):
+    """Why there is no fallback entry, and what is there instead. None where there is one."""
+    if _direct(host):
+        return (
+            "the firmware starts the image, so there is no boot menu and no fallback entry in it: start another system "
+            "by the firmware's own menu (a medium for rescue), or install systemd-boot"
+        )
+    if boots.secure_boot(host):
+        return (
+            "Secure Boot is on, and an image takes no command line but its own then, so there is no fallback entry: turn "
+            "it off in the firmware's setup, press e in the boot menu and add %s" % OFF
+        )
+    return None
 
 
 def trial_obstacles(host):
