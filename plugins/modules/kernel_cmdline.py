@@ -88,6 +88,10 @@ notes:
   - With GRUB the menu is generated beside the one in place, compared with what is wanted, and then put in place in one
     step.
   - The record is C(/var/lib/vfio-host/cmdline.json).
+  - Where kernel-install or mkinitcpio would give the next kernel the running command line, C(/etc/kernel/cmdline) is made
+    with the default entry's, and goes with the parameters and the fallback entry.
+  - Unified kernel images get the line of C(/etc/kernel/cmdline) where an administrator has that file. Where not, each
+    keeps the line that it has.
   - A warning about an overridden parameter is given by the run that changes something; RV(overridden) tells it always.
 seealso:
   - module: vfio.host.vfio_binding

@@ -280,11 +280,20 @@ class _Plan:
         """
         found = self.loader.edits(self.host, self.written, owned)
         if not self.written:
-            found = record.restored(self.host, found, self.originals)
+            staying = self.lasting() if self.with_fallback else {}
+            back = {path: was for path, was in self.originals.items() if path not in staying}
+            found = record.restored(self.host, found, back)
         if made is not None:
             found = [edit for edit in found if edit.path not in made or made[edit.path] != edit.before]
         ours = self.everything() if found or made is None else self.written
-        return found + self.loader.fallback(self.host, ours if self.with_fallback else None)
+        own = self.loader.fallback(self.host, ours if self.with_fallback else None)
+        there = [edit.path for edit in found]
+        return found + [edit for edit in own if edit.path not in there]
+
+    def lasting(self):
+        """Originals of files that were not there before us and stay for as long as an entry of ours does."""
+        names = getattr(self.loader, "LASTING", ())
+        return {path: was for path, was in self.originals.items() if path in names and was["text"] is None}
 
     def expected(self):
         """What has to be in force on each ordinary entry."""
@@ -313,7 +322,7 @@ class _Plan:
         """The record as it has to be when nothing is pending; None for no record."""
         if self.absent or not self.written and not self.with_fallback:
             return None
-        return record.new(self.loader.NAME, self.written, False, self.originals if self.written else {})
+        return record.new(self.loader.NAME, self.written, False, self.originals if self.written else self.lasting())
 
     def refuse_hindrances(self):
         """Raise HostError for what no edit and no generating mends, so that check mode says it too."""

@@ -47,6 +47,10 @@ and what was ours comes from the caller, and it answers with plain data. All of 
     Empty where that entry exists as it should.
     ``owned`` are all of our tokens that are on ordinary entries now or after the edits.
     ``owned=None`` takes it away. Whether generate() is needed: always called after edits.
+    A file that edits() makes too is made as edits() says.
+``LASTING``
+    Optional: paths of files that are made where there are none and stay, without our tokens, for as long as there is an
+    entry of our own (``/etc/kernel/cmdline``: without it a kernel gets the line that runs when it is installed).
 ``fallback_unavailable(host)`` -> ``str | None``
     Optional, for a backend that cannot make one: why there is none, and what is there instead.
 

@@ -237,6 +237,60 @@ def a_killed_way_back_is_finished_by_the_next(make, name, ignore=(), **more):
     _each_death(make, ignore, go, lambda host: go(host, **back), lambda host: go(host, **back))
 
 
+def comes_back_after_a_reboot(make, name, ignore=(), **more):
+    """The host runs with ours when they go: what the kernel was started with is no part of what anything is made of."""
+    ignore = tuple(ignore) + ("/proc/cmdline", record.REMOVED)
+    host = make()
+    before = tree(host, ignore)
+    lines = sorted(entry["tokens"] for entry in managed(host, name))
+    go(host)
+    restart(host, name)
+    assert go(host)["changed"] is False
+    predicted = go(host, state="absent", check=True)
+    done = go(host, state="absent")
+    assert predicted["changed"] is done["changed"] is True
+    assert done["reboot_required"] is True
+    assert sorted(entry["tokens"] for entry in managed(host, name)) == lines
+    same_tree(host, before, ignore)
+    assert go(host, state="absent")["changed"] is False
+    same_tree(host, before, ignore)
+
+
+ONCE = (
+    (loader.TRIAL, "panic=30", "rd.shell=0", "rd.emergency=reboot"),
+    (loader.OFF,),
+    ("init=/bin/sh",),
+)
+"""What a host may run with for one boot: a trial's, the fallback's, what somebody typed at the menu."""
+
+
+def what_runs_once_gets_nowhere(make, name, ignore=(), **more):
+    """Neither with parameters, nor without any, nor on the way back."""
+    ignore = tuple(ignore) + ("/proc/cmdline", record.REMOVED)
+    for once in ONCE:
+        for first in (WANTED, ()):
+            host = make()
+            restart(host, name)
+            before = tree(host, ignore)
+            restart(host, name, once)
+            for parameters, state in ((first, "present"), ((), "present"), ((), "absent")):
+                go(host, parameters, state)
+                assert go(host, parameters, state)["changed"] is False
+                for entry in managed(host, name):
+                    assert not set(once) & set(entry["tokens"]), entry["title"]
+            same_tree(host, before, ignore)
+
+
+def restart(host, name, once=()):
+    """The host was rebooted into its default entry, with these words more."""
+    entry = loader.default_of(cmdline.backend(name).view(host))
+    line = (entry if entry and entry["managed"] else managed(host, name)[0])["tokens"]
+    running = tokens.split(host.read("/proc/cmdline"))
+    line = [token for token in running if token.startswith(("BOOT_IMAGE=", "initrd="))] + line
+    host.write("/proc/cmdline", tokens.join(line + list(once)) + "\n")
+    host.remove(record.REMOVED)
+
+
 def _each_death(make, ignore, first, dying, finish):
     """``dying`` is cut off after each change that it makes, ``finish`` mends it, and the way back is exact."""
     point = 0
@@ -299,6 +353,8 @@ PROMISES = (
     a_killed_way_back_is_finished_by_the_next,
     what_the_run_refuses_check_mode_refuses_too,
     says_what_is_there_without_a_fallback_entry,
+    comes_back_after_a_reboot,
+    what_runs_once_gets_nowhere,
 )
 
 

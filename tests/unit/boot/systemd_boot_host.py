@@ -3,12 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Recorded hosts that systemd-boot started: with kernel-install as on Debian 13, by hand as on Arch, with UKIs.
 
-``kernel-install`` and ``bootctl`` have stand-ins that do what systemd 257's do to the files.
+``kernel-install`` and ``bootctl`` have stand-ins that do what systemd 257's do to the files: without a file of its own
+a new kernel gets the running line, and with ``KERNEL_INSTALL_CONF_ROOT`` no other folder is looked into.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted, entries, pe
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, Result
@@ -26,7 +28,7 @@ title      Debian GNU/Linux 13 (trixie)
 version    %(version)s
 machine-id %(machine)s
 sort-key   debian
-options    %(line)s systemd.machine_id=%(machine)s
+options    %(line)s
 linux      /%(machine)s/%(version)s/linux
 initrd     /%(machine)s/%(version)s/initrd.img-%(version)s
 """
@@ -101,9 +103,16 @@ class LoaderHost(Host):
     def kernel_install(self, argv, env):
         return Result(argv, 1, "", "no stand-in for this")
 
-    def line(self):
-        text = self.read("/etc/kernel/cmdline")
-        return " ".join(entries.line_tokens(LINE if text is None else text))
+    def line(self, env=None):
+        """Command line of a new kernel, as 60-ukify.install and 90-loaderentry.install make it."""
+        folder = (env or {}).get("KERNEL_INSTALL_CONF_ROOT")
+        texts = [self.read(one + "/cmdline") for one in ([folder] if folder else ["/etc/kernel", "/usr/lib/kernel"])]
+        texts = [text for text in texts if text is not None]
+        words = entries.line_tokens(texts[0]) if texts else [
+            word for word in self.read("/proc/cmdline").split() if not word.startswith(("BOOT_IMAGE=", "initrd="))]
+        if not any(word.startswith("systemd.machine_id=") for word in words):
+            words.append("systemd.machine_id=" + MACHINE)
+        return " ".join(words)
 
 
 class Debian(LoaderHost):
@@ -134,7 +143,7 @@ class Debian(LoaderHost):
         folder = "%s/%s/%s" % (root, MACHINE, version)
         self.put(folder + "/linux", self.read_bytes("/boot/vmlinuz-" + version))
         self.put(folder + "/initrd.img-" + version, self.read_bytes("/boot/initrd.img-" + version))
-        values = {"version": version, "machine": MACHINE, "line": self.line()}
+        values = {"version": version, "machine": MACHINE, "line": self.line(env)}
         self.put("%s/loader/entries/%s-%s.conf" % (root, MACHINE, version), ENTRY % values)
         return Result(argv, 0)
 
@@ -176,8 +185,15 @@ class DebianUki(LoaderHost):
 
     def kernel_install(self, argv, env):
         version = [word for word in argv if not word.startswith("-")][2]
-        line = " %s systemd.machine_id=%s" % (self.line(), MACHINE)
-        image = uki_files.uki(version, line, initrd=self.read_bytes("/boot/initrd.img-" + version))
+        folders = [env.get("KERNEL_INSTALL_CONF_ROOT", "/etc/kernel")]
+        paths = [folders[0] + "/install.conf"]
+        if "KERNEL_INSTALL_CONF_ROOT" not in env:
+            folders.append("/usr/lib/kernel")
+        for folder in folders:
+            paths += ["%s/install.conf.d/%s" % (folder, name) for name in self.listdir(folder + "/install.conf.d")]
+        if not any("layout=uki" in (self.read(path) or "").split() for path in paths):
+            return Result(argv, 0)  # another layout, by what is on the partition
+        image = uki_files.uki(version, " " + self.line(env), initrd=self.read_bytes("/boot/initrd.img-" + version))
         self.put("%s/EFI/Linux/%s-%s.efi" % (env.get("BOOT_ROOT", "/efi"), MACHINE, version), image)
         return Result(argv, 0)
 
@@ -210,10 +226,11 @@ class ArchUki(LoaderHost):
             self.make("/efi/EFI/Linux/%s.efi" % name)
         self.calls.clear()
 
-    def make(self, path):
-        """As mkinitcpio puts it together (``build_uki``)."""
+    def make(self, path, given=None):
+        """As mkinitcpio puts it together (``build_uki``). ``given``: the file of ``--cmdline``."""
         paths = [path for path in ("/etc/kernel/cmdline", "/usr/lib/kernel/cmdline") if self.exists(path)][:1]
         paths += ["/etc/cmdline.d/" + name for name in self.listdir("/etc/cmdline.d") if name.endswith(".conf")]
+        paths = [given] if given else paths
         rows = [row for one in paths or ["/proc/cmdline"] for row in self.read(one).splitlines()]
         line = " ".join(row for row in rows if row and not row.startswith("#"))
         self.put(path, uki_files.uki(self.VERSION, line + " \n", os_id="arch"))
@@ -232,5 +249,11 @@ class ArchUki(LoaderHost):
             name, dummy, value = row.partition("=")
             found[name] = value.strip("'()")
         assert found[found["PRESETS"] + "_image"] == ""
-        self.make(found[found["PRESETS"] + "_uki"])
+        options = subprocess.run(  # the preset is a shell script, and its options are put behind the others
+            ["bash", "-c", "%s\n%s\nprintf '%%s ' \"${%s_options[@]}\"" % (
+                self.PRESET, "\n".join(row for row in self.read(argv[2]).splitlines() if not row.startswith(". ")),
+                found["PRESETS"])],
+            stdout=subprocess.PIPE, check=True, universal_newlines=True).stdout.split()  # fmt: skip
+        given = options[options.index("--cmdline") + 1] if "--cmdline" in options else None
+        self.make(found[found["PRESETS"] + "_uki"], given)
         return Result(argv, 0)

@@ -152,6 +152,50 @@ def test_what_kernel_install_would_take_is_said(debian):
     assert set(origin.values()) == {"/proc/cmdline"}
 
 
+@pytest.mark.parametrize("kind", [Debian, DebianUki], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("once", ["vfio_host=trial panic=30 rd.shell=0 rd.emergency=reboot", "vfio_host=off"])
+@pytest.mark.parametrize("first", [[], OURS], ids=["nothing", "parameters"])
+def test_a_kernel_that_comes_in_an_entry_of_ours(tmp_path, kind, once, first):
+    """Nothing is wanted, and the fallback is there: what it runs with is not for the next kernel."""
+    host = kind(str(tmp_path))
+    before = loader_contract.tree(host, ("/proc/cmdline",))
+    version = "6.13.1-amd64"
+    host.put("/proc/cmdline", "%s systemd.machine_id=%s %s\n" % (LINE, MACHINE, once))
+    go(host, first)
+    go(host, [])
+    assert host.read("/etc/kernel/cmdline") == LINE + "\n"
+    assert go(host, [])["changed"] is False
+    images = {"/boot/vmlinuz-" + version: uki_files.kernel(version), "/boot/initrd.img-" + version: "i"}
+    images["/lib/modules/%s/modules.dep" % version] = ""
+    for path, data in images.items():
+        host.put(path, data)
+    host.kernel_install(["kernel-install", "add", version, "/boot/vmlinuz-" + version], {})
+    result = go(host, [])
+    lines = {entry["kernel"]: entry["tokens"] for entry in result["next_boot"] if entry["managed"]}
+    assert lines[version] == LINE.split() + ["systemd.machine_id=" + MACHINE]
+    go(host, OURS)
+    assert host.read("/etc/kernel/cmdline") == "%s %s\n" % (LINE, " ".join(OURS))
+    go(host, [], "absent")
+    after = loader_contract.tree(host, ("/proc/cmdline",))
+    assert {path: after[path] for path in before} == before
+    assert all(version in path for path in set(after) - set(before))
+
+
+def test_a_file_for_the_next_kernel_goes_with_the_fallback(debian):
+    before = loader_contract.tree(debian)
+    go(debian, [])
+    assert debian.exists("/etc/kernel/cmdline")
+    go(debian, [], fallback_entry=False)
+    assert loader_contract.tree(debian) == before
+
+
+def test_a_file_for_the_next_kernel_that_somebody_has_changed_since_stays(debian):
+    go(debian, [])
+    debian.put("/etc/kernel/cmdline", "root=/dev/mine\n")
+    go(debian, [], "absent")
+    assert debian.read("/etc/kernel/cmdline") == "root=/dev/mine\n"
+
+
 HUGE = ["hugepagesz=1G", "hugepages=4", "hugepagesz=2M", "hugepages=8"]
 EXCHANGED = ["hugepagesz=1G", "hugepages=8", "hugepagesz=2M", "hugepages=4"]
 

@@ -33,9 +33,16 @@ def broken(host):
     host.fail = fail
 
 
+def debian_with_a_file(root):
+    host = DebianUki(root)
+    host.put("/etc/kernel/cmdline", LINE + "\n")
+    return host
+
+
 HOSTS = {
     "kernel-install": DebianUki,
     "mkinitcpio": ArchUki,
+    "kernel-install, a file": debian_with_a_file,
     "mkinitcpio, drop-ins only": lambda root: ArchUki(root, sources=(("/etc/cmdline.d/root.conf", LINE + "\n"),)),
     "mkinitcpio, no file": lambda root: ArchUki(root, sources=()),
     "mkinitcpio before drop-ins": lambda root: ArchUki(root, script="/etc/kernel/cmdline"),
@@ -78,8 +85,11 @@ def hindered(host):
 
 
 PROMISES = [(kind, promise) for kind in list(HOSTS)[:2] for promise in loader_contract.PROMISES]
-PROMISES += [(kind, loader_contract.comes_back) for kind in list(HOSTS)[2:]]
-PROMISES += [(kind, loader_contract.applies_once) for kind in list(HOSTS)[2:]]
+PROMISES += [(kind, promise) for kind in list(HOSTS)[2:] for promise in (
+    loader_contract.comes_back, loader_contract.applies_once, loader_contract.changes_its_mind,
+    loader_contract.comes_back_after_a_reboot, loader_contract.what_runs_once_gets_nowhere)]  # fmt: skip
+PROMISES += [("mkinitcpio, no file", loader_contract.a_killed_run_can_be_taken_back),
+             ("mkinitcpio, no file", loader_contract.a_killed_way_back_is_finished_by_the_next)]
 
 
 @pytest.mark.parametrize("kind, promise", PROMISES, ids=lambda value: getattr(value, "__name__", value))
@@ -95,7 +105,7 @@ def test_images_are_built_aside_for_each_kernel(debian):
     assert [argv[:3] for argv in debian.calls] == [
         ["kernel-install", "--entry-token=literal:" + MACHINE, "add"]] * 2
     for version in (OLD, NEW):
-        assert debian.uki(version)["cmdline"] == "%s intel_iommu=on iommu=pt systemd.machine_id=%s" % (LINE, MACHINE)
+        assert debian.uki(version)["cmdline"] == "%s systemd.machine_id=%s intel_iommu=on iommu=pt" % (LINE, MACHINE)
     assert not debian.exists(uki.ASIDE)
     debian.calls.clear()
     apply(debian, OURS, OURS)
@@ -107,7 +117,7 @@ def wrong(what):
     def make(host):
         def run(argv, env):
             version = [word for word in argv if not word.startswith("-")][2]
-            line = host.line() + " systemd.machine_id=" + MACHINE
+            line = host.line(env)
             image = {
                 "line": uki_files.uki(version, line.replace(" iommu=pt", "")),
                 "version": uki_files.uki("6.0", line),
@@ -183,6 +193,103 @@ def test_an_initramfs_behind_others_is_found(debian):
     debian.put(IMAGE, uki_files.uki(NEW, LINE, initrd=data))
     uki.refresh(debian, [NEW])
     assert debian.calls == []
+
+
+# -- where no file says the command line -----------------------------------------------------
+
+
+TRIAL_LINE = LINE + " vfio_host=trial panic=30 rd.shell=0 rd.emergency=reboot\n"
+
+
+def run(host, parameters, state="present", **more):
+    return cmdline.run(host, dict({"parameters": list(parameters), "state": state, "loader": "auto"}, **more), False)
+
+
+def lines(host):
+    return {version: host.uki(version)["cmdline"].split() for version in (OLD, NEW)}
+
+
+def with_lines_of_their_own(host):
+    host.put(IMAGE.replace(NEW, OLD), uki_files.uki(
+        OLD, " old=1 " + LINE, initrd=host.read_bytes("/boot/initrd.img-" + OLD)))
+    host.put("/etc/kernel/install.conf", "# layout is below\n")
+    host.put("/usr/lib/kernel/install.conf.d/uki.conf", "layout=uki\nuki_generator=ukify\n")
+    host.put("/etc/kernel/uki.conf", "[UKI]\n")
+
+
+def test_each_image_keeps_its_own_line(debian):
+    with_lines_of_their_own(debian)
+    debian.put(IMAGE.replace(NEW, OLD), uki_files.uki(OLD, " BOOT_IMAGE=/x old=1 " + LINE + " systemd.machine_id=" + MACHINE))
+    before = lines(debian)
+    shown = run(debian, OURS)["diff"][1]["after"]
+    assert "old=1 %s systemd.machine_id=%s intel_iommu=on iommu=pt" % (LINE, MACHINE) in shown
+    assert lines(debian) == {version: line + OURS for version, line in before.items()}
+    assert debian.read("/etc/kernel/cmdline") == "%s %s\n" % (LINE, " ".join(OURS))
+    debian.put("/proc/cmdline", TRIAL_LINE)
+    run(debian, (), "absent")
+    assert lines(debian) == before
+    assert not debian.exists("/etc/kernel/cmdline") and not debian.exists("/var/lib/vfio-host")
+
+
+def test_a_file_that_an_administrator_has_taken_over_says_it_for_all(debian):
+    with_lines_of_their_own(debian)
+    run(debian, OURS)
+    debian.put("/etc/kernel/cmdline", debian.read("/etc/kernel/cmdline").replace("quiet", "quiet mine=1"))
+    run(debian, OURS[:1])
+    for line in lines(debian).values():
+        assert line == (LINE + " mine=1 intel_iommu=on systemd.machine_id=" + MACHINE).split()
+    run(debian, (), "absent")
+    assert debian.read("/etc/kernel/cmdline") == LINE + " mine=1\n"
+
+
+def test_kernel_install_that_does_not_take_a_line_for_one_image(debian):
+    with_lines_of_their_own(debian)
+    before = loader_contract.tree(debian)
+    debian.fail = lambda argv, env: debian.kernel_install(argv, {"BOOT_ROOT": env["BOOT_ROOT"]})
+    debian.put("/etc/kernel/install.conf", "layout=uki\n")
+    with pytest.raises(HostError, match="write it to /etc/kernel/cmdline"):
+        run(debian, OURS)
+    debian.put("/etc/kernel/install.conf", "# layout is below\n")
+    assert loader_contract.tree(debian) == before
+
+
+def test_a_device_tree_needs_a_file(debian):
+    debian.put("/etc/kernel/devicetree", "x.dtb\n")
+    assert [reason for reason in uki.unusable(debian) if "device tree" in reason]
+    debian.put("/etc/kernel/cmdline", LINE + "\n")
+    assert uki.unusable(debian) == []
+
+
+@pytest.mark.parametrize("kind", ["kernel-install", "mkinitcpio, no file"])
+def test_a_new_initramfs_does_not_bring_the_running_line(tmp_path, kind):
+    host = HOSTS[kind](str(tmp_path))
+    kernels = [NEW] if kind == "kernel-install" else [ArchUki.VERSION]
+    before = [entry["tokens"] for entry in uki.view(host)["entries"]]
+    host.put("/proc/cmdline", TRIAL_LINE)
+    host.put("/boot/initrd.img-" + NEW, "another")
+    uki.refresh(host, kernels)
+    assert host.calls
+    assert [entry["tokens"] for entry in uki.view(host)["entries"]] == before
+
+
+@pytest.mark.parametrize("options", ['"-S autodetect"', "(-S autodetect)"])
+def test_mkinitcpio_takes_a_line_beside_other_options(tmp_path, monkeypatch, options):
+    monkeypatch.setattr(ArchUki, "PRESET", ArchUki.PRESET.replace('"-S autodetect"', options))
+    host = ArchUki(str(tmp_path), sources=())
+    before = loader_contract.tree(host)
+    run(host, OURS)
+    assert all(entry["tokens"] == LINE.split() + OURS for entry in uki.view(host)["entries"] if entry["managed"])
+    run(host, (), "absent")
+    assert loader_contract.tree(host) == before
+
+
+def test_a_line_that_is_not_utf_8_is_not_given_to_another_image(debian):
+    debian.put(IMAGE, debian.read_bytes(IMAGE).replace(b"quiet", b"qui\xf6t"))
+    before = loader_contract.tree(debian)
+    for check in (True, False):
+        with pytest.raises(HostError, match="not UTF-8"):
+            cmdline.run(debian, {"parameters": OURS, "state": "present", "loader": "auto"}, check)
+    assert loader_contract.tree(debian) == before
 
 
 # -- mkinitcpio ------------------------------------------------------------------------------
@@ -311,7 +418,7 @@ def test_mkinitcpio_without_any_file_keeps_the_root(tmp_path):
     host.put("/proc/cmdline", LINE + " vfio_host=trial\n")
     apply(host, OURS)
     assert host.read("/etc/kernel/cmdline") == LINE + "\n"
-    assert pe.text(host, "/efi/EFI/Linux/arch-linux.efi", ".cmdline") == LINE + " intel_iommu=on iommu=pt"
+    assert pe.text(host, "/efi/EFI/Linux/arch-linux.efi", ".cmdline") == "initrd=\\x %s intel_iommu=on iommu=pt" % LINE
 
 
 @pytest.mark.parametrize("line", [LINE, LINE + " -- quux"])
@@ -464,7 +571,7 @@ def test_why_there_is_no_fallback(debian):
     assert uki.fallback_unavailable(debian) is None
     secure_boot(debian)
     assert "Secure Boot" in uki.fallback_unavailable(debian)
-    assert cmdline.run(debian, {"parameters": [], "state": "present", "loader": "auto"}, False)["warnings"] == [uki.fallback_unavailable(debian)]
+    assert run(debian, ())["warnings"] == [uki.fallback_unavailable(debian)]
     debian.remove("%s/LoaderInfo-%s" % (booted.EFIVARS, booted.LOADER_GUID))
     assert "the firmware starts the image" in uki.fallback_unavailable(debian)
 

@@ -48,6 +48,8 @@ CONTENTS = ("loader/loader.conf", "loader/entries", "EFI/Linux", "EFI/systemd")
 
 CMDLINE = "/etc/kernel/cmdline"
 VENDOR_CMDLINE = "/usr/lib/kernel/cmdline"
+LASTING = (CMDLINE,)
+"""Made where there is none, it stays until everything of ours goes, see :mod:`_boot.loader`."""
 ENTRY_TOKEN = "/etc/kernel/entry-token"
 PLUGIN = "/etc/kernel/install.d/95-vfio-host.install"
 """Behind 90-loaderentry and 90-uki-copy: it reads the entry that they made."""
@@ -98,9 +100,14 @@ def without(line, owned, add=()):
     return kept[:end] + list(add) + kept[end:]
 
 
+def ordinary_line(line, owned):
+    """The command line without anything of ours, what an entry of our own may have left in it too."""
+    return without([token for token in line if token not in (OFF, TRIAL)], owned)
+
+
 def off_line(line, owned):
     """The command line of a fallback entry."""
-    return without([token for token in line if token not in (OFF, TRIAL)], owned, [OFF])
+    return without(ordinary_line(line, owned), [], [OFF])
 
 
 def fallback_text(title, version, copied, line):
@@ -577,7 +584,7 @@ def _base(host, items, managed, owned):
     """What a new ``/etc/kernel/cmdline`` begins with: kernel-install would take the running line, a trial's too."""
     default = default_item(host, items)
     item = default if any(default is one for one in managed) else managed[0]
-    line = without(line_of(item), owned)
+    line = ordinary_line(line_of(item), owned)
     if by_kernel_install(host, item) and any(item["stem"].startswith(one) for one in machine_ids(host)):
         line = [token for token in line if tokens.key(token) != "systemd.machine_id"]  # it adds it by itself
     return line
@@ -601,6 +608,23 @@ def cmdline_edits(host, wanted, owned, base):
     if not settled(line, wanted, owned):
         after = entries.edit_line(before, [token for token in owned if token in line], wanted)
     return [_edit(host, CMDLINE, text, after, own=False)] if after != text else []
+
+
+def sheltering_edits(host, base):
+    """Edit that makes ``/etc/kernel/cmdline`` where the running line would be taken: an entry of ours says ``vfio_host=``.
+
+    Whoever installs a kernel while such an entry runs would have it for good.
+    """
+    if host.exists(CMDLINE) or host.exists(VENDOR_CMDLINE):
+        return []
+    return [_edit(host, CMDLINE, None, tokens.join(base) + "\n", own=False)]
+
+
+def made_here(host):
+    """Whether ``/etc/kernel/cmdline`` is as we made it where there was none, so that nobody has said what is in it."""
+    known = record.read(host)
+    was = known["originals"].get(CMDLINE) if known else None
+    return was is not None and was["text"] is None and record.ours(host.read(CMDLINE), was)
 
 
 def _refuse_other_text(host, path, text):
@@ -775,6 +799,7 @@ def fallback(host, owned):
     """An entry for each kernel of kernel-install, and the plugin that keeps it so; one for the default else."""
     items = read_entries(host)
     wanted = {}
+    shelter = []
     if owned is not None:
         managed = ordinary(host, items)
         automatic = [item for item in managed if by_kernel_install(host, item)] if host.which("kernel-install") else []
@@ -789,7 +814,9 @@ def fallback(host, owned):
                 entries.first(item["fields"], "version") or version or name,
                 copied_rows(item["text"]), off_line(line_of(item), owned),
             )  # fmt: skip
-    return own_edits(host, items, FALLBACK_ID, wanted) + plugin_edits(
+        if automatic:
+            shelter = sheltering_edits(host, _base(host, items, managed, owned))
+    return shelter + own_edits(host, items, FALLBACK_ID, wanted) + plugin_edits(
         host, PLUGIN_TEXT if owned is not None and automatic else None)
 
 

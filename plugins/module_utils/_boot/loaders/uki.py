@@ -9,6 +9,9 @@
 The command line is in the image, so each image is built again, aside: both tools write over the file that boots. It
 is read back, and takes the old one's place only when it is complete and carries what it has to.
 
+Where an administrator has a file for it (``/etc/kernel/cmdline``), all images get what that says. Where there is none
+both tools take the running line, a trial's and the fallback's too, so each image is built with the line that it has.
+
 The entries of our own are of the other kind (``loader/entries``): the fallback starts the same image with a command
 line of its own, which ``systemd-stub`` takes for as long as Secure Boot is off; the trial starts a copy of the kernel
 with the image that is to be tried. With Secure Boot on, or without systemd-boot, there is neither.
@@ -16,6 +19,7 @@ with the image that is to be tried. With Secure Boot on, or without systemd-boot
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 
@@ -36,9 +40,12 @@ from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 NAME = "uki"
 REPLACED_HOOKS = menu.REPLACED_HOOKS
+LASTING = menu.LASTING
 
 INSTALL_CONF = ("/etc/kernel/install.conf", "/run/kernel/install.conf", "/usr/local/lib/kernel/install.conf",
                 "/usr/lib/kernel/install.conf")  # fmt: skip
+UKI_CONF = tuple(path.replace("install.conf", "uki.conf") for path in INSTALL_CONF)
+DEVICETREE = ("/etc/kernel/devicetree", "/usr/lib/kernel/devicetree")
 PRESETS = "/etc/mkinitcpio.d"
 DROP_INS = "/etc/cmdline.d"
 DROP_IN = DROP_INS + "/90-vfio-host.conf"
@@ -48,6 +55,10 @@ ASIDE = "/var/lib/vfio-host/uki"
 ORIGINALS = "/var/lib/vfio-host/uki-originals"
 """Images as they were before us. What is built on the way back holds the same, and yet is no copy of them: kernel-install
 has dracut make the first part of the initramfs anew each time."""
+
+LINES = "/var/lib/vfio-host/uki-lines.json"
+"""What images are to be built with, ``{path: command line}``, where no file of others says it: from edits() to
+generate(), and only during a run."""
 
 BUILD_TIMEOUT = 900.0
 READ_TIMEOUT = 300.0
@@ -71,19 +82,12 @@ def settings(text):
     return found
 
 
-def install_settings(host):
-    """kernel-install's settings: of the first file, and of the drop-ins beside any of them."""
-    found = {}
-    for path in INSTALL_CONF:
-        text = host.read(path)
-        if text is not None:
-            found = settings(text)
-            break
+def install_conf(host):
+    """kernel-install's settings as one text: of the first file, and of the drop-ins beside any of them."""
+    found = [text for text in (host.read(path) for path in INSTALL_CONF) if text is not None][:1]
     for path in reversed(INSTALL_CONF):
-        for name in host.listdir(path + ".d"):
-            if name.endswith(".conf"):
-                found.update(settings(host.read("%s.d/%s" % (path, name))))
-    return found
+        found += [host.read("%s.d/%s" % (path, name)) or "" for name in host.listdir(path + ".d") if name.endswith(".conf")]
+    return "\n".join(found) + "\n"
 
 
 def preset_images(host):
@@ -104,7 +108,7 @@ def preset_images(host):
 
 def maker(host):
     """``("kernel-install" | "mkinitcpio", [])``, or ``(None, [why it cannot be told])``."""
-    configured_layout = install_settings(host)
+    configured_layout = settings(install_conf(host))
     by_kernel_install = configured_layout.get("layout") == "uki" and host.which("kernel-install")
     images = preset_images(host) if host.which("mkinitcpio") else []
     if by_kernel_install and images:
@@ -187,6 +191,10 @@ def evidence(host, booted):
 def unusable(host):
     reasons = menu.common_reasons(host)
     reasons += maker(host)[1]
+    trees = [path for path in DEVICETREE if host.exists(path)]
+    if trees and not reasons and maker(host)[0] == "kernel-install" and not _dictated(host):
+        reasons.append("%s names a device tree, and %s does not say the command line: write it there" % (
+            trees[0], menu.CMDLINE))
     if not reasons and not managed_items(host, menu.read_entries(host)):
         reasons.append("no image in EFI/Linux of %s is one that %s makes for this system" % (
             " or ".join(menu.partitions(host)), maker(host)[0]))
@@ -213,14 +221,51 @@ def edits(host, wanted, owned):
         found = _mkinitcpio_edits(host, items, managed, wanted, owned)
     else:
         found = menu.cmdline_edits(host, wanted, owned, _base(host, items, managed, owned))
+    found.append(_lines_edit(host, managed, wanted, owned))
     return [edit for edit in found if edit.before != edit.after]
+
+
+def _dictated(host):
+    """Whether a file of others says the command line of all images."""
+    paths = [path for path in (menu.CMDLINE, menu.VENDOR_CMDLINE) if host.exists(path)]
+    if menu.made_here(host):
+        paths.remove(menu.CMDLINE)
+    if maker(host)[0] == "mkinitcpio":
+        paths += [path for path in _mkinitcpio_sources(host) if path.startswith(DROP_INS + "/")]
+    return bool(paths)
+
+
+def _lines_edit(host, managed, wanted, owned):
+    """The images that have to get another line of their own."""
+    lines = {}
+    for item in managed if not _dictated(host) else ():
+        line = _own_line(host, item)
+        after = menu.without(line, [token for token in owned if token in line], wanted)
+        if after != line and not menu.settled(line, wanted, owned):
+            lines[item["path"]] = tokens.join(after)
+    text = json.dumps(lines, indent=1, sort_keys=True) + "\n" if lines else None
+    return Edit(LINES, host.read(LINES), text)
+
+
+def _own_line(host, item):
+    """Command line in an image as it is, what another loader had put in front of it too."""
+    data = pe.read_section(host, item["path"], ".cmdline") or b""
+    try:
+        return tokens.split(data.decode("utf-8").strip("\0 \t\r\n"))
+    except UnicodeDecodeError as exc:
+        raise HostError("%s: the command line in it is not UTF-8 text (byte %d), so it could not be given back: write "
+                        "it to %s" % (item["path"], exc.start, menu.CMDLINE)) from exc
 
 
 def _base(host, items, managed, owned):
     """What a new ``/etc/kernel/cmdline`` begins with: the default image's line."""
+    item = _first(host, items, managed)
+    return _plain(menu.ordinary_line(menu.line_of(item), owned))
+
+
+def _first(host, items, managed):
     default = menu.default_item(host, items)
-    item = ([one for one in managed if one is default] + managed)[0]
-    return _plain(menu.without(menu.line_of(item), owned))
+    return ([one for one in managed if one is default] + managed)[0]
 
 
 def _mkinitcpio_edits(host, items, managed, wanted, owned):
@@ -244,6 +289,13 @@ def _mkinitcpio_edits(host, items, managed, wanted, owned):
     return found
 
 
+def _sources(host, with_ours=False):
+    """Files that the next image gets its command line from; without any it gets the running one."""
+    if maker(host)[0] == "mkinitcpio":
+        return _mkinitcpio_sources(host, with_ours)
+    return [path for path in (menu.CMDLINE, menu.VENDOR_CMDLINE) if host.exists(path)][:1]
+
+
 def _mkinitcpio_sources(host, with_ours=False):
     """Files that mkinitcpio puts together, in its order."""
     found = [path for path in (menu.CMDLINE, menu.VENDOR_CMDLINE) if host.read(path) is not None][:1]
@@ -258,11 +310,18 @@ def _natural(name):
 
 
 def configured(host):
+    """Where no file says it, what one of ours would say: the running line is taken, and that may be any."""
+    paths = _sources(host, with_ours=True)
+    items = [] if paths else menu.read_entries(host)
+    managed = managed_items(host, items)
+    if managed:
+        line = _base(host, items, managed, [])
+        return line, {token: _first(host, items, managed)["path"] for token in line}
     if maker(host)[0] != "mkinitcpio":
         return menu.kernel_install_line(host)
     found = []
     origin = {}
-    for path in _mkinitcpio_sources(host, with_ours=True) or ["/proc/cmdline"]:
+    for path in paths:
         for token in entries.line_tokens(host.read(path) or ""):
             found.append(token)
             origin[token] = path
@@ -274,10 +333,28 @@ def generated(host):
 
 
 def generate(host):
-    """Build the images again that do not carry the configured command line."""
-    wanted = _plain(configured(host)[0])
-    work = [item for item in managed_items(host, menu.read_entries(host)) if _plain(menu.line_of(item)) != wanted]
-    build(host, work)
+    """Build the images again that do not carry the configured command line, or the one that is wanted for each."""
+    items = managed_items(host, menu.read_entries(host))
+    lines = _lines(host)
+    if lines:
+        work = [(item, tokens.split(lines[item["path"]])) for item in items if item["path"] in lines]
+    elif _dictated(host):
+        work = [(item, None) for item in items]
+    else:
+        work = []
+    build(host, [(item, line) for item, line in work if _plain(menu.line_of(item)) != _expected(host, line)])
+
+
+def _lines(host):
+    try:
+        return json.loads(host.read(LINES) or "{}")
+    except ValueError:
+        return {}  # cut off by somebody: edits() says anew what is to be done
+
+
+def _expected(host, line):
+    """What has to be in an image that is built with a line of its own, or as it is configured (None)."""
+    return _plain(configured(host)[0] if line is None else line)
 
 
 def _plain(line):
@@ -290,7 +367,7 @@ def refresh(host, kernels):
     for item in managed_items(host, menu.read_entries(host)):
         kernel = menu.kernel_of(host, item)
         if kernel in kernels and not _carries(host, item, kernel):
-            work.append(item)
+            work.append((item, None if _dictated(host) else _own_line(host, item)))
     build(host, work)
 
 
@@ -325,13 +402,16 @@ def _same_part(host, one, at, other, there, size):
     return True
 
 
-def build(host, items):
-    """Build the images of these entries aside, read them back, and put each in the place of the old one."""
+def build(host, work):
+    """Build images aside, read them back, and put each in the place of the old one.
+
+    ``work``: ``[(entry, command line | None)]``; None: as it is configured.
+    """
     _clean(host)  # of a run that was killed
-    if not items:
+    if not work:
         _forget(host)
         return
-    wanted = _plain(configured(host)[0])
+    items = [item for item, dummy in work]
     sizes = {ASIDE + "/x": 2 * sum(host.stat(item["path"]).st_size for item in items)}
     largest = max(items, key=lambda item: host.stat(item["path"]).st_size)
     sizes[largest["path"]] = host.stat(largest["path"]).st_size + (4 << 20)  # one after the other
@@ -340,12 +420,12 @@ def build(host, items):
         raise HostError("the unified kernel images were not built: %s" % "; ".join(problems))
     try:
         ready = []
-        for item in items:
+        for item, line in work:
             _keep(host, item)
-            ready.append((item, _build_one(host, item)))
-        for item, path in ready:
-            _check(host, item, path, wanted)
-        for item, path in ready:
+            ready.append((item, line, _build_one(host, item, line)))
+        for item, line, path in ready:
+            _check(host, item, path, line)
+        for item, dummy, path in ready:
             original = _kept(item) if _same(host, path, _kept(item), menu.kernel_of(host, item)) else path
             menu.copy(host, original, item["path"])
     finally:
@@ -353,8 +433,18 @@ def build(host, items):
     _forget(host)
 
 
-def _build_one(host, item):
-    """Path of a new image for the kernel of an entry."""
+GIVEN = """\
+if [[ ${%(name)s_options@a} == *a* ]]; then
+    %(name)s_options+=(--cmdline '%(path)s')
+else
+    %(name)s_options="${%(name)s_options:+$%(name)s_options }--cmdline %(path)s"
+fi
+"""
+"""Lines of a preset that have mkinitcpio take a command line from a file. It may have options as an array or as text."""
+
+
+def _build_one(host, item, line):
+    """Path of a new image for the kernel of an entry. ``line``: what it is built with, or None as it is configured."""
     kernel = menu.kernel_of(host, item)
     if maker(host)[0] == "mkinitcpio":
         for preset_file, preset, image in preset_images(host):
@@ -363,6 +453,9 @@ def _build_one(host, item):
             out = "%s/%s-%s.efi" % (ASIDE, posixpath.basename(preset_file), preset)
             # the same preset, but for where its image goes, and without an initramfs of its own
             text = ". '%s'\nPRESETS=('%s')\n%s_uki='%s'\n%s_image=''\n" % (preset_file, preset, preset, out, preset)
+            if line is not None:
+                host.write(ASIDE + "/cmdline", tokens.join(line) + "\n")
+                text += GIVEN % {"name": preset, "path": ASIDE + "/cmdline"}
             name = "%s/%s" % (ASIDE, posixpath.basename(preset_file))
             host.write(name, text)
             host.run(["mkinitcpio", "-p", name], timeout=BUILD_TIMEOUT)
@@ -377,7 +470,10 @@ def _build_one(host, item):
     root = "%s/%s" % (ASIDE, kernel)
     host.write(root + "/EFI/Linux/.made-aside", "")
     argv = ["kernel-install", "--entry-token=literal:" + token, "add", kernel, image]
-    result = host.run(argv, timeout=BUILD_TIMEOUT, env={"BOOT_ROOT": root})
+    env = {"BOOT_ROOT": root}
+    if line is not None:
+        env["KERNEL_INSTALL_CONF_ROOT"] = _conf_root(host, kernel, line)
+    result = host.run(argv, timeout=BUILD_TIMEOUT, env=env)
     made = [name for name in host.listdir(root + "/EFI/Linux") if name.endswith(".efi")]
     if len(made) != 1:
         said = (result.stderr or result.stdout).strip()[-500:]
@@ -385,12 +481,27 @@ def _build_one(host, item):
     return "%s/EFI/Linux/%s" % (root, made[0])
 
 
-def _check(host, item, path, wanted):
+def _conf_root(host, kernel, line):
+    """A folder of settings for kernel-install: those of this host, and a command line. It looks into no other then."""
+    folder = "%s/%s.conf" % (ASIDE, kernel)
+    host.write(folder + "/cmdline", tokens.join(line) + "\n")
+    host.write(folder + "/install.conf", install_conf(host))
+    for path in UKI_CONF:
+        if host.exists(path):
+            host.copy(path, folder + "/uki.conf")
+            break
+    return folder
+
+
+def _check(host, item, path, line):
     """Raises HostError for a new image that is not what has to take the old one's place."""
     new = pe.uki(host, path)
     reasons = []
+    wanted = _expected(host, line)
     if _plain(tokens.split(new["cmdline"] or "")) != wanted:
         reasons.append("its command line is %r and not %r" % (new["cmdline"], tokens.join(wanted)))
+        if line is not None:
+            reasons.append("%s does not take a line for one image: write it to %s" % (maker(host)[0], menu.CMDLINE))
     if new["uname"] and new["uname"] != menu.kernel_of(host, item):
         reasons.append("it is for the kernel %s" % new["uname"])
     if ".initrd" in item["uki"]["sections"] and not new["sections"].get(".initrd", (0, 0))[1]:
@@ -538,13 +649,12 @@ def _named_as_ours(host, item):
 def fallback(host, owned):
     items = menu.read_entries(host)
     wanted = {}
+    shelter = []
     automatic = maker(host)[0] == "kernel-install"
-    possible = owned is not None and fallback_unavailable(host) is None
+    managed = managed_items(host, items)
+    possible = owned is not None and bool(managed) and fallback_unavailable(host) is None
     if possible:
-        managed = managed_items(host, items)
-        default = menu.default_item(host, items)
-        one = [item for item in managed if item is default] or managed[:1]
-        for item in managed if automatic else one:
+        for item in managed if automatic else [_first(host, items, managed)]:
             version = menu.kernel_of(host, item)
             name = version if automatic else item["stem"]
             path = "%s/loader/entries/%s%s-%s.conf" % (item["root"].rstrip("/"), menu.LAST, FALLBACK_ID, name)
@@ -552,7 +662,9 @@ def fallback(host, owned):
                 entries.first(item["fields"], "title") or "Linux %s" % version, version or name,
                 [("efi", item["path"][len(item["root"].rstrip("/")):])], menu.off_line(menu.line_of(item), owned),
             )  # fmt: skip
-    return menu.own_edits(host, items, FALLBACK_ID, wanted) + menu.plugin_edits(
+        if not _sources(host):
+            shelter = menu.sheltering_edits(host, _base(host, items, managed, owned))
+    return shelter + menu.own_edits(host, items, FALLBACK_ID, wanted) + menu.plugin_edits(
         host, menu.PLUGIN_TEXT if possible and automatic else None)
 
 
