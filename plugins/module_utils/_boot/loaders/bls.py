@@ -439,8 +439,11 @@ def view(host):
 
 
 def hindrances(host, edits, wanted):
-    """Nothing is generated here: what is wrong with entries of others stays so."""
-    return ["%s: mend that first" % reason for reason in view(host)["problems"] if "nothing gives a value" not in reason]
+    """Nothing but our own entries is made here: what is wrong with the others stays so."""
+    seen = view(host)
+    own = tuple(one["source"] + ":" for one in seen["entries"] if ours(one["id"]))
+    return ["%s: mend that first" % reason for reason in seen["problems"]
+            if not reason.startswith(own) and "nothing gives a value" not in reason]
 
 
 def configured(host):
