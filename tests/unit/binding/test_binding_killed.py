@@ -12,7 +12,6 @@ from ansible_collections.vfio.host.plugins.module_utils._binding import live
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.tests.unit.binding.kernel import DEVICES, NATIVE, Kernel, Killed
 from ansible_collections.vfio.host.tests.unit.binding.test_live import (
-    ALL,
     AUDIO_AT,
     GPU_AT,
     NIC_AT,

@@ -413,7 +413,7 @@ def test_a_controller_takes_what_is_behind_it_from_nobody(host):
     result = bind_nic(host, with_virtual(host, **behind))
     assert result["deferred"] == [{"address": NIC_AT, "why": [
         "%s, behind it: qemu-system-x86 (process 9) has /dev/vfio/20 open" % VF_AT]}]
-    assert bind_nic(host, with_virtual(host, **dict(behind, holders=[])))["deferred"] == []
+    assert bind_nic(host, with_virtual(host, physfn=None, parent=NIC_AT))["deferred"] == []
 
 
 def test_a_physical_function_that_is_to_have_virtual_ones_is_refused(host):
