@@ -10,7 +10,8 @@
 by others too. It is not run. ``--args`` takes every value of the same key away before it adds (``--args=pci=noaer``
 removes somebody's ``pci=nomsi``), ``--remove-args`` of a bare name removes all its values, names go into regular
 expressions as they are (a ``.`` matches any character), ``--update-kernel=ALL`` rewrites the rescue entry too, and it
-writes files in place. Nobody could own exactly some tokens that way. So the same files are edited, each atomically, in the order in which one may be left without the next:
+writes files in place. Nobody could own exactly some tokens that way. So the same files are edited, each atomically, in
+the order in which one may be left without the next:
 
 1. ``GRUB_CMDLINE_LINUX`` in ``/etc/default/grub``: ``grub2-mkconfig`` makes ``kernelopts`` (RHEL 8), the entries
    (Fedora, RHEL 9.0 to 9.2, later with ``--update-bls-cmdline``) and ``/etc/kernel/cmdline`` again from it.
