@@ -270,7 +270,7 @@ class _Plan:
 
     def everything(self):
         """Each token of ours that is or will be there, as often as it may be (``hugepages=4`` of two sizes)."""
-        return self.owned + _missing(self.written, self.owned)
+        return self.owned + tokens.beyond(self.written, self.owned)
 
     def needed(self, owned, made=None):
         """The edits that are still to be made, by what is there now: a kernel may have been installed meanwhile.
@@ -501,18 +501,6 @@ def _origin(origin, text):
     """The file that sets a token, or a pair of them, or None."""
     found = [origin[token] for token in reversed(tokens.split(text)) if token in origin]
     return found[0] if found else None
-
-
-def _missing(wanted, there):
-    """Those of ``wanted`` that are not among ``there``, each as often as there are more of it."""
-    rest = list(there)
-    found = []
-    for token in wanted:
-        if token in rest:
-            rest.remove(token)
-        else:
-            found.append(token)
-    return found
 
 
 def _where(path):

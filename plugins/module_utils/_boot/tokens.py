@@ -311,6 +311,18 @@ def opposed(tokens, unit):
     return [pair for pair in overridden(tokens, unit) if has(tokens, pair["theirs"])]
 
 
+def beyond(some, others):
+    """Those of ``some`` that are not among ``others``, each as often as there are more of it."""
+    rest = list(others)
+    found = []
+    for token in some:
+        if token in rest:
+            rest.remove(token)
+        else:
+            found.append(token)
+    return found
+
+
 def in_order(tokens, wanted):
     """Whether ``wanted`` is among ``tokens`` in this order."""
     rest = iter(tokens)

@@ -65,26 +65,14 @@ def parse(text):
     return wanted, leaving, others
 
 
-def beyond(some, others):
-    """Those of ``some`` that are not among ``others``, each as often as there are more of it."""
-    rest = list(others)
-    found = []
-    for token in some:
-        if token in rest:
-            rest.remove(token)
-        else:
-            found.append(token)
-    return found
-
-
 def common(some, others):
     """Those of ``some`` that are among ``others`` too, each as often as it is in both."""
-    return beyond(some, beyond(some, others))
+    return tokens.beyond(some, tokens.beyond(some, others))
 
 
 def target(line, wanted, leaving, others):
     """What a command line has to become: ours behind all else, and nothing of others touched or moved."""
-    free = beyond(line, others)
+    free = tokens.beyond(line, others)
     if not common(leaving, free) and not tokens.lacking(line, wanted):
         return line
     return tokens.replace(line, common(wanted + leaving, free), wanted)
@@ -96,8 +84,8 @@ def steps(line, wanted):
     The tool deletes the first of several equal tokens, and appends at the end.
     """
     for length in range(len(wanted), -1, -1):
-        delete = beyond(line, wanted[:length])
-        if beyond(wanted[:length], line) == [] and beyond(line, delete) == wanted[:length]:
+        delete = tokens.beyond(line, wanted[:length])
+        if tokens.beyond(wanted[:length], line) == [] and tokens.beyond(line, delete) == wanted[:length]:
             return delete, wanted[length:]
     return list(line), list(wanted)
 
@@ -148,8 +136,8 @@ def edits(host, wanted, owned):
     line = kargs(host)
     if text is None and _ended(host):  # only our file is lost
         known = list(owned)
-        others = beyond([token for token in line if token in known], known)
-    leaving = common(beyond(known, wanted), beyond(line, others))
+        others = tokens.beyond([token for token in line if token in known], known)
+    leaving = common(tokens.beyond(known, wanted), tokens.beyond(line, others))
     others = [token for token in others if token in wanted + leaving]
     others += [token for token in line if token in wanted and token not in known]
     after = render(wanted, leaving, others)
@@ -199,7 +187,7 @@ def undo(host, tried, seen):
         raise HostError("what the next deployment had on its command line is not known")
     wanted, dummy, others = parse(host.read(STATE))
     others += [token for token in before[0] if token in tried and token not in wanted + others]
-    host.write(STATE, render(wanted, beyond(tried, wanted), others), mode=0o600)  # the next run can take it up
+    host.write(STATE, render(wanted, tokens.beyond(tried, wanted), others), mode=0o600)  # the next run can take it up
     generate(host)
 
 
