@@ -144,7 +144,7 @@ def run(host, params, check_mode):
         plan.refuse_obstacles()
     shown = _shown(plan.seen)
     line_before = list(shown["tokens"]) if shown else []
-    predicted = tokens.replace(line_before, _present(line_before, plan.owned), plan.written)
+    predicted = tokens.replace(line_before, tokens.common(plan.owned, line_before), plan.written)
     if not plan.changed:
         predicted = line_before
     differences = edits.diff(plan.edits)
@@ -214,7 +214,7 @@ class _Plan:
 
     def lines(self):
         """The same without ours."""
-        return [tokens.without(line, _present(line, self.owned)) for line in self.full_lines()]
+        return [tokens.without(line, tokens.common(self.owned, line)) for line in self.full_lines()]
 
     def decide(self):
         """What of the asked is written by us, and what an administrator has or says otherwise."""
@@ -258,7 +258,7 @@ class _Plan:
 
     def after(self, line):
         """A command line as it will be, where ours is put behind what is there."""
-        present = _present(line, self.owned)
+        present = tokens.common(self.owned, line)
         if all(token in self.written for token in present) and not tokens.lacking(line, self.written):
             return line
         return tokens.replace(line, present, self.written)
@@ -313,7 +313,7 @@ class _Plan:
             lacks = tokens.lacking(entry["tokens"], self.expected())
             if lacks:
                 reasons.append("entry %r: %s not in force" % (entry["title"], ", ".join(lacks)))
-            left = [token for token in _present(entry["tokens"], gone) if self.settings and token not in self.settings]
+            left = [token for token in tokens.common(gone, entry["tokens"]) if self.settings and token not in self.settings]
             if left:
                 reasons.append("entry %r still has %s" % (entry["title"], ", ".join(left)))
         return reasons
@@ -484,17 +484,6 @@ def _shown(seen):
         return entry
     managed = [candidate for candidate in seen["entries"] if candidate["managed"]]
     return managed[0] if managed else None
-
-
-def _present(line, owned):
-    """Those of ``owned`` that a line has, each as often as it has it."""
-    rest = list(line)
-    found = []
-    for token in owned:
-        if token in rest:
-            rest.remove(token)
-            found.append(token)
-    return found
 
 
 def _origin(origin, text):

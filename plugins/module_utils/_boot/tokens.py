@@ -323,6 +323,11 @@ def beyond(some, others):
     return found
 
 
+def common(some, others):
+    """Those of ``some`` that are among ``others`` too, each as often as it is in both."""
+    return beyond(some, beyond(some, others))
+
+
 def in_order(tokens, wanted):
     """Whether ``wanted`` is among ``tokens`` in this order."""
     rest = iter(tokens)

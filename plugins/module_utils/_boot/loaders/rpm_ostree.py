@@ -65,17 +65,12 @@ def parse(text):
     return wanted, leaving, others
 
 
-def common(some, others):
-    """Those of ``some`` that are among ``others`` too, each as often as it is in both."""
-    return tokens.beyond(some, tokens.beyond(some, others))
-
-
 def target(line, wanted, leaving, others):
     """What a command line has to become: ours behind all else, and nothing of others touched or moved."""
     free = tokens.beyond(line, others)
-    if not common(leaving, free) and not tokens.lacking(line, wanted):
+    if not tokens.common(leaving, free) and not tokens.lacking(line, wanted):
         return line
-    return tokens.replace(line, common(wanted + leaving, free), wanted)
+    return tokens.replace(line, tokens.common(wanted + leaving, free), wanted)
 
 
 def steps(line, wanted):
@@ -137,7 +132,7 @@ def edits(host, wanted, owned):
     if text is None and _ended(host):  # only our file is lost
         known = list(owned)
         others = tokens.beyond([token for token in line if token in known], known)
-    leaving = common(tokens.beyond(known, wanted), tokens.beyond(line, others))
+    leaving = tokens.common(tokens.beyond(known, wanted), tokens.beyond(line, others))
     others = [token for token in others if token in wanted + leaving]
     others += [token for token in line if token in wanted and token not in known]
     after = render(wanted, leaving, others)
