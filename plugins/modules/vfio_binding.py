@@ -178,7 +178,7 @@ functions:
       description: The driver it has now, or null. In check mode the one it would have.
       type: str
     wanted:
-      description: The driver it will have, or null when that is left to the host.
+      description: The driver it will have; with O(state=absent) the one it had before, null where that was none or is not known.
       type: str
     bound:
       description: Whether it is bound to the driver for assignment now.

@@ -350,7 +350,8 @@ class _Absent(_Change):
         for address in self.listed:
             driver = self._driver(address, check_mode)
             functions.append({
-                "address": address, "name": None, "driver": driver, "wanted": None, "bound": asked.is_vfio(driver),
+                "address": address, "name": None, "driver": driver, "wanted": self.records.get(address, {}).get("driver"),
+                "bound": asked.is_vfio(driver),
             })
         return functions
 

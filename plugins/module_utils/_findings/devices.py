@@ -12,6 +12,7 @@ many devices is one finding of the host which names them, so that a server's rep
 
 from __future__ import annotations
 
+from ansible_collections.vfio.host.plugins.module_utils._assignment_state import is_vfio
 from ansible_collections.vfio.host.plugins.module_utils._findings.finding import (
     describe,
     listed,
@@ -302,7 +303,7 @@ def _rmrr(view):
 def _denied(view):
     for function in view.endpoints():
         name = reset_quirks.VFIO_PCI_DENYLIST.get(function["id"])
-        if name and function["driver"] != "vfio-pci":
+        if name and not is_vfio(function["driver"]):
             yield on_device(function["address"], "%s (%s) is on the denylist in vfio-pci" % (describe(function), name))
 
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.vfio.host.plugins.module_utils._assignment_state import is_vfio
 from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
 from ansible_collections.vfio.host.plugins.module_utils._findings.finding import describe, listed, on_host, rule
 
@@ -131,7 +132,7 @@ def _no_vfio(view):
     if not kernel["config"] or kernel["config"].get("VFIO_PCI", "n") != "n":
         return
     # What is seen to work outweighs a configuration file, which can be another kernel's
-    if "vfio_pci" in (kernel["builtin"] or ()) or any(f["driver"] == "vfio-pci" for f in view.functions.values()):
+    if "vfio_pci" in (kernel["builtin"] or ()) or any(is_vfio(f["driver"]) for f in view.functions.values()):
         return
     yield on_host("kernel", "The configuration of kernel %s has no CONFIG_VFIO_PCI." % kernel["release"])
 

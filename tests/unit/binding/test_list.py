@@ -143,6 +143,15 @@ def test_absent_leaves_nothing(host):
     assert go(host, [GPU], "absent")["reboot_required"] is False
 
 
+def test_absent_says_what_each_had_before(host):
+    """So that whoever verifies the way home knows which may be on vfio-pci for good."""
+    bind(host, AUDIO["address"], "vfio-pci")
+    go(host)
+    bind(host, GPU["address"], "vfio-pci")
+    for wanted in (go(host, [], "absent", check=True), go(host, [], "absent")):
+        assert [one["wanted"] for one in wanted["functions"]] == ["bochs-drm", "vfio-pci"]
+
+
 def test_absent_keeps_folders_with_files_of_others(host):
     go(host)
     host.write(asked.STATE_FOLDER + "/other", "x")

@@ -24,22 +24,27 @@ from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, lo
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.tests.unit.killable import Killed, half_written
 
+STAY = ("/etc", "/run", "/run/vfio-host", "/var", "/var/lib",
+        "/efi/loader/entries", "/etc/cmdline.d", "/etc/default/grub.d", "/etc/grub.d", "/etc/kernel", "/etc/kernel/install.d")  # fmt: skip
+"""Folders of every machine, which a recorded one may lack, and of the loader's own tools: those stay, empty."""
 WANTED = ("vfio_contract=1", "iommu.contract=a,b")
 OTHER = ("iommu.contract=a,b", "vfio_later=2")
 
 
 def tree(host, ignore=()):
-    """``{path: (content or link, mode)}`` of everything on the host."""
+    """``{path: (content, link or None of a folder, mode)}`` of everything on the host."""
     found = {}
     for folder, names, files in os.walk(host.root):
-        for name in files + [name for name in names if os.path.islink(os.path.join(folder, name))]:
+        for name in files + names:
             outside = os.path.join(folder, name)
             path = outside[len(host.root):]
             if path in ignore:
                 continue
             if os.path.islink(outside):
                 found[path] = (os.readlink(outside), None)
-            else:
+            elif name in names and path not in STAY:
+                found[path] = (None, os.stat(outside).st_mode & 0o7777)
+            elif name in files:
                 with open(outside, "rb") as handle:
                     found[path] = (handle.read(), os.stat(outside).st_mode & 0o7777)
     return found

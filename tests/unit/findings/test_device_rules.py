@@ -228,6 +228,7 @@ CASES = [
     ("VH406", set_to("02:00.0", rmrr=True), "02:00.0", "RMRR", set_to("02:00.0", rmrr=None)),
     ("VH413", DENIED, "02:00.0", "QAT C62X", identity("02:00.0", "8086:37ca")),
     ("VH413", DENIED, "02:00.0", "denylist", set_to("02:00.0", driver="vfio-pci")),
+    ("VH413", DENIED, "02:00.0", "denylist", set_to("02:00.0", driver="qat_vfio_pci")),
 
     ("VH407", SPLITTABLE, "sriov", "64 virtual functions are possible, 0 are there", capability("03:00.0", sriov=None)),
     ("VH407", SPLITTABLE, "sriov", "0000:03:00.0 8086:1572 ethernet", both(no_acs("00:1c.4"), refresh)),

@@ -179,10 +179,11 @@ def test_306_a_kernel_without_vfio_pci():
     assert host("VH306", "kernel", config={"VFIO_PCI": "n"}, builtin=None) is not None
 
 
-def test_306_what_works_outweighs_the_file():
+@pytest.mark.parametrize("driver", ["vfio-pci", "mlx5_vfio_pci"])
+def test_306_what_works_outweighs_the_file(driver):
     machine = build()
     machine["host"]["kernel"]["config"] = {"VFIO_PCI": "n"}
-    at(machine, "01:00.0")["driver"] = "vfio-pci"
+    at(machine, "01:00.0")["driver"] = driver
     assert evidence("VH306", machine) is None
     assert host("VH306", "kernel", config={"VFIO_PCI": "n"}, builtin=["vfio_pci"]) is None
 
