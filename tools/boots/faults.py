@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -218,6 +219,41 @@ def kernel_between(host, seen):
     return "both kernels have ours; the host runs %s" % running
 
 
+# -- a parameter that never shows up -------------------------------------------------------------------------------------
+
+
+def never_shows_up(host, seen):
+    """The role kernel_cmdline by itself: one reboot; and where another entry is started each time, one more, not one a run."""
+    variables = {"kernel_cmdline_parameters": PARAMETERS, "kernel_cmdline_reboot_ok": True}
+
+    def role(fail=False, **more):
+        boot = host.boot_id()
+        output, recap, dummy = host.playbook(os.path.join(HERE, "kernel_cmdline.yml"), "-e", json.dumps(dict(variables, **more)), fail=fail)
+        return output, recap.get("changed"), host.boot_id() != boot
+
+    before = host.files()
+    expect(role()[2] and PARAMETERS[0] in host.cmdline(), "not rebooted, or the line is %s" % host.cmdline())
+    output, changed, rebooted = role()
+    expect(changed == 0 and not rebooted, "the second run changed %s" % changed)
+    # somebody has the entry without VFIO started at each boot
+    host.run("printf '[Service]\\nType=oneshot\\nExecStart=/usr/sbin/grub-reboot \"%s\"\\n[Install]\\nWantedBy=multi-user.target\\n' "
+             ">/etc/systemd/system/other.service && systemctl enable --now other.service" % way.in_menu(host, way.fallback_id(host)))
+    host.reboot()
+    expect("vfio_host=off" in host.cmdline(), "not the fallback entry: %s" % host.cmdline())
+    output, changed, rebooted = role(fail=True)
+    expect(rebooted and "was rebooted, but its command line is" in output, "rebooted: %s; it says %s" % (rebooted, output[-900:]))
+    output, changed, rebooted = role(fail=True)
+    expect(not rebooted and "was rebooted for this change already" in output, "rebooted: %s; it says %s" % (rebooted, output[-900:]))
+    host.run("systemctl disable other.service && rm /etc/systemd/system/other.service && grub-editenv - unset next_entry")
+    host.reboot()
+    expect(not role()[2], "rebooted although the parameter is there")
+    role(kernel_cmdline_state="absent")
+    as_before(host)
+    found = differences(before, host.files())
+    expect(not found, "left behind: %s" % found[:5])
+    return "one reboot for the change, one for the line that was not it, none for the run after it"
+
+
 # -- the machine is changed --------------------------------------------------------------------------------------------
 
 
@@ -373,4 +409,6 @@ def interruption(title, how, text, module):
 FAULTS = (
     panic, root_disk, network, unconfirmed, power_cut_in_trial, boot_full, boot_read_only, kernel_between, moved,
 )
+WITH_GRUB = (never_shows_up,)
+"""What is not the loader's to do, and tried with one."""
 KILLS = tuple(interruption(*way_to_end, module) for way_to_end in INTERRUPTIONS for module in INTERRUPTED)

@@ -57,10 +57,10 @@ class Skipped(Exception):
 
 
 class TestHost:
-    """A lab by its name. ``image``: flavour of the role lab; ``profile``: its machine."""
+    """A lab by its name. ``image``: flavour of the role lab; ``profile``: its machine; ``without``: a file to remove first."""
 
-    def __init__(self, name, image, profile="p8h67"):
-        self.name, self.image, self.profile = name, image, profile
+    def __init__(self, name, image, profile="p8h67", without=""):
+        self.name, self.image, self.profile, self.without = name, image, profile, without
         self.folder = os.path.join(LABS, name)
 
     # -- the machine -----------------------------------------------------------------------
@@ -69,6 +69,8 @@ class TestHost:
         self._lab("lab_up")
         # Where udev is slow, networkd 257 was seen to let go of an interface that it had by the properties of udev.
         self.run("sed -i 's/^Path=.*/PermanentMACAddress=%s/' /etc/systemd/network/10-ssh.network" % SSH_MAC)
+        if self.without:
+            self.run("rm " + shlex.quote(self.without))
         # Emulated, bochs needs some 20 s for its first picture, which is when the kernel calls a CPU stuck.
         self.run("echo kernel.watchdog_thresh=30 >/etc/sysctl.d/90-lab.conf; sysctl -q -p /etc/sysctl.d/90-lab.conf")
 

@@ -5,6 +5,7 @@
 
     python tools/boots/run.py way                                   the whole way on Debian 12 with GRUB
     python tools/boots/run.py way --image trixie-systemd-boot       on another image of the role lab
+    python tools/boots/run.py way --image trixie-uki --without /etc/kernel/cmdline
     python tools/boots/run.py live                                  drivers changed while the host runs
     python tools/boots/run.py faults --image trixie-uki --only panic
     python tools/boots/run.py kills                                 SIGKILL and power cuts at each change: hours
@@ -37,6 +38,7 @@ def options(arguments):
     parser.add_argument("what", choices=["way", "live", "faults", "kills"])
     parser.add_argument("--image", default="bookworm-grub")
     parser.add_argument("--profile", default="p8h67")
+    parser.add_argument("--without", default="", metavar="FILE", help="remove this file of the image first, as on a host that never had it")
     parser.add_argument("--only", default="", metavar="NAME,...", help="only these steps or faults")
     parser.add_argument("--from", dest="start", default="", metavar="STEP", help="on a host that --keep has left, from this step on")
     parser.add_argument("--keep", action="store_true", help="leave the host running when something failed")
@@ -73,7 +75,8 @@ def one(host, step, seen):
 def main(arguments):
     args = options(arguments)
     names = [name for name in args.only.split(",") if name]
-    host = TestHost("%s-%s" % (args.what, args.image), args.image, args.profile)
+    name = "-".join([args.what, args.image] + [args.without.rpartition("/")[2]] * bool(args.without))
+    host = TestHost(name, args.image, args.profile, args.without)
     lock = alone(host.name)
     passed = failed = 0
     if not args.start:
@@ -94,7 +97,7 @@ def main(arguments):
                 passed += bool(outcome)
                 host.remember(seen)
         else:
-            every = {"faults": faults.FAULTS, "kills": faults.KILLS}[args.what]
+            every = {"faults": faults.FAULTS + faults.WITH_GRUB * ("grub" in host.image), "kills": faults.KILLS}[args.what]
             for number, fault in enumerate(fault for fault in every if not names or fault.__name__ in names):
                 if number:
                     host.down()

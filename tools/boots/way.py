@@ -134,9 +134,13 @@ def once(host, entry):
     if entry.endswith(".conf"):
         host.run("bootctl set-oneshot -- %s" % entry)
         return
-    grub = host.run("cat /boot/grub/grub.cfg")
-    submenu = re.search(r"submenu [^\n]*'(vfio-host-fallback[^']*)' \{", grub)
-    host.run("grub-reboot '%s'" % (submenu.group(1) + ">" + entry if submenu and submenu.group(1) != entry else entry))
+    host.run("grub-reboot '%s'" % in_menu(host, entry))
+
+
+def in_menu(host, entry):
+    """Where GRUB finds an entry: its id, behind that of its submenu."""
+    submenu = re.search(r"submenu [^\n]*'(vfio-host-fallback[^']*)' \{", host.run("cat /boot/grub/grub.cfg"))
+    return submenu.group(1) + ">" + entry if submenu and submenu.group(1) != entry else entry
 
 
 def revert(host, seen):
