@@ -241,6 +241,7 @@ class _Change:
 class _Present(_Change):
     def __init__(self, host, params):
         super().__init__(host, params)
+        self.content = asked.render(self.wanted)
         self.live = {item["address"]: identity.read_function(host, item["address"]) for item in self.wanted}
         problems = []
         for item, raw in zip(self.wanted, self.given):
@@ -281,7 +282,7 @@ class _Present(_Change):
                 for address, now in self.now.items()}
 
     def _text_after(self):
-        return asked.render(self.wanted)
+        return self.content
 
     def _records_during(self):
         return dict(self._merged(), **self.released)

@@ -487,6 +487,15 @@ def test_a_node_of_a_function_that_does_not_open_puts_everything_back(host, monk
     assert host.state() == before and ours(host) == [None, None, False, False]
 
 
+@pytest.mark.parametrize("when", ["auto", "now", "boot"])
+@pytest.mark.parametrize("check", [True, False])
+def test_an_address_given_twice_is_refused_before_anything_is_touched(host, when, check):
+    before = host.state()
+    with pytest.raises(ValueError, match="devices: %s is given twice" % GPU_AT):
+        go(host, (GPU, AUDIO, dict(GPU, address=GPU_AT.upper())), when=when, check=check)
+    assert (host.state(), host.changes, ours(host)) == (before, 0, [None, None, False, False])
+
+
 FULL = [asked.DEVICES, record.STATE]
 
 
