@@ -42,12 +42,19 @@ def matching(expression, functions):
                 "%r names %s, which no function has; known fields are %s"
                 % (expression, ", ".join(unknown), ", ".join(sorted(known)))
             )
-        return jmespath.search("[?%s]" % expression, functions)
+        return _search(expression, functions)
     except jmespath.exceptions.JMESPathError as exc:
         raise ValueError(
             "%r is not a JMESPath expression over one function (%s); write for example vendor == '10de' && "
             "class_name == 'vga'" % (expression, " ".join(str(exc).split()))
         ) from exc
+
+
+def _search(expression, functions):
+    try:
+        return jmespath.search("[?%s]" % expression, functions)
+    except TypeError as exc:  # contains() with a number is one of Python's: jmespath checks only its first argument
+        raise jmespath.exceptions.JMESPathError(str(exc)) from exc
 
 
 def _fields(node):

@@ -42,13 +42,14 @@ def select(machine, spec, matcher):
     matched = _matched(functions, name, selector, spec[selector], matcher)
     if spec.get("index") is not None:
         matched = _numbered(functions, name, spec[selector], spec["index"], matched)
+    excluded = [f for f in matched if f["address"] in left_out]
     matched = [f for f in matched if f["address"] not in left_out]
     found = {f["address"] for f in matched}
     matched = [f for f in matched if f.get("physfn") not in found]
     devices = {_device(f) for f in matched}
     wanted = spec.get("count", 1)
     if len(devices) != wanted:
-        raise ValueError(_miscount(name, selector, spec[selector], functions, matched, len(devices), wanted))
+        raise ValueError(_miscount(name, selector, spec[selector], functions, matched, excluded, len(devices), wanted))
     if spec.get("functions", "all") == "listed":
         return matched
     return [f for f in functions if _device(f) in devices and f["address"] not in left_out]
@@ -218,12 +219,16 @@ def _numbered(functions, name, physical, index, virtual):
     return found
 
 
-def _miscount(name, selector, value, functions, matched, found, wanted):
+def _miscount(name, selector, value, functions, matched, excluded, found, wanted):
     text = "device %s: %s %r selects %d device%s, wanted %d" % (
         name, selector, value, found, "" if found == 1 else "s", wanted)
     if found:
         hint = "tell them apart by address, or give count: %d if all of them are meant" % found
         rows = matched
+    elif excluded:
+        which = "all %d functions that match" % len(excluded) if len(excluded) > 1 else "the one function that matches"
+        hint = "exclude leaves out %s; take one out of it, or select others" % which
+        rows = excluded
     else:
         hint = "nothing on this machine matches"
         rows = [f for f in functions if not f.get("is_bridge")] or functions

@@ -102,6 +102,7 @@ def test_a_long_table_is_cut():
     ({"match": "a || vendor.b == 'c' || contains(addresses, '1')"}, ["names a, addresses"]),
     ({"match": "starts_with(irq, '1')"}, ["device gpu, match", "JMESPath"]),
     ({"match": "vendor == '10de'] | [0"}, ["device gpu, match", "JMESPath"]),
+    ({"match": "contains(id, `10`)"}, ["device gpu, match", "contains(id, `10`)", "JMESPath", "not int", "vendor == '10de'"]),
     ({"match": ""}, ["device gpu, match"]),
     ({"address": "01:00.0", "functions": "some"}, ["device gpu", "functions is 'some'", "all or listed"]),
     ({"address": "01:00.0", "count": "2"}, ["device gpu", "count is '2'"]),
@@ -186,6 +187,25 @@ def test_exclude_leaves_out_before_it_is_counted(exclude):
 
 def test_exclude_leaves_a_function_of_the_slot_out():
     assert chosen(p8h67_on(), slot="01:00", exclude=["10de:0fbc"]) == ["01:00.0"]
+
+
+@pytest.mark.parametrize("exclude, words, shown", [
+    (["10de:1380"], "exclude leaves out all 2 functions that match; take one out of it", ["01:00.0", "07:00.0"]),
+    (["01:00.0", "07:00"], "exclude leaves out all 2 functions that match", ["01:00.0", "07:00.0"]),
+])
+def test_exclude_that_leaves_nothing_says_so_and_shows_what_it_leaves_out(exclude, words, shown):
+    message = error(build(TWINS), id="10de:1380", exclude=exclude)
+    assert "selects 0 devices, wanted 1; " + words in message and "nothing on this machine matches" not in message
+    assert [line.split()[0][5:] for line in message.splitlines()[2:]] == shown
+
+
+def test_exclude_that_leaves_nothing_of_one():
+    message = error(p8h67_on(), address="01:00.0", exclude=["01:00.0"])
+    assert "wanted 1; exclude leaves out the one function that matches" in message
+
+
+def test_exclude_is_not_to_blame_where_nothing_matches():
+    assert "nothing on this machine matches" in error(p8h67_on(), id="dead:beef", exclude=["01:00.0"])
 
 
 # -- virtual functions --------------------------------------------------------------------------
