@@ -42,6 +42,11 @@ def slot_of(address):
     return address.split(".")[0]
 
 
+def device_of(function):
+    """What a function is a part of and goes with: its slot; of a virtual one, itself alone."""
+    return function["address"] if function.get("physfn") else slot_of(function["address"])
+
+
 @functools.lru_cache(maxsize=1 << 14)  # sorted again and again: members, slots, findings
 def sort_key(address):
     """Order of addresses as numbers: a domain of five digits comes after one of four.

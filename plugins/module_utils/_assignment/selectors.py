@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
-from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import normalise, slot_of, sort_key
+from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import device_of, normalise, slot_of, sort_key
 from ansible_collections.vfio.host.plugins.module_utils._binding.variants import BEST
 from ansible_collections.vfio.host.plugins.module_utils._sriov import prediction
 
@@ -46,18 +46,13 @@ def select(machine, spec, matcher):
     matched = [f for f in matched if f["address"] not in left_out]
     found = {f["address"] for f in matched}
     matched = [f for f in matched if f.get("physfn") not in found]
-    devices = {_device(f) for f in matched}
+    devices = {device_of(f) for f in matched}
     wanted = spec.get("count", 1)
     if len(devices) != wanted:
         raise ValueError(_miscount(name, selector, spec[selector], functions, matched, excluded, len(devices), wanted))
     if spec.get("functions", "all") == "listed":
         return matched
-    return [f for f in functions if _device(f) in devices and f["address"] not in left_out]
-
-
-def _device(function):
-    """What a function is a part of and is selected with: its slot; of a virtual one, itself alone."""
-    return function["address"] if function.get("physfn") else slot_of(function["address"])
+    return [f for f in functions if device_of(f) in devices and f["address"] not in left_out]
 
 
 def _excluded(functions, name, given):

@@ -12,7 +12,7 @@ Everything is told by the machine document: what the host uses, who has a node o
 from __future__ import annotations
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
-from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import slot_of, sort_key
+from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import device_of, sort_key
 from ansible_collections.vfio.host.plugins.module_utils._findings.finding import listed, stays
 from ansible_collections.vfio.host.plugins.module_utils._hardware import acs
 from ansible_collections.vfio.host.plugins.module_utils._sriov import wanted as sriov
@@ -27,7 +27,7 @@ def to_bind(machine, addresses, on_list, known):
 
     :param on_list: every address that is or will be on vfio-pci, these included.
     :param known: the same of functions that are not to be asked about any more.
-    A card and a group go as a whole: what holds one function of it holds the others.
+    A card and a group go as a whole: what holds one function of it holds the others. A virtual function is a card by itself.
     """
     functions = {function["address"]: function for function in machine["functions"]}
     found = {address: _against(functions, functions.get(address), address, on_list, machine) for address in addresses}
@@ -118,18 +118,22 @@ def _held(function, kinds):
 
 def _spread(found, functions):
     """Each function with the reasons of all that go with it: functions of its card, members of its group."""
+
+    def device(address):
+        return device_of(functions.get(address) or {"address": address})
+
     whole = {}
     for address in sorted(found, key=sort_key):
         function = functions.get(address) or {}
-        together = {slot_of(address)} | {slot_of(a) for a in function.get("group_members") or ()}
-        joined = set().union(together, *(whole[slot] for slot in together if slot in whole))
-        for slot in joined:
-            whole[slot] = joined
+        together = {device(address)} | {device(a) for a in function.get("group_members") or ()}
+        joined = set().union(together, *(whole[part] for part in together if part in whole))
+        for part in joined:
+            whole[part] = joined
     spread = {}
     for address in found:
         own = list(found[address])
         for other in sorted(found, key=sort_key):
-            if other != address and slot_of(other) in whole[slot_of(address)] and found[other]:
+            if other != address and device(other) in whole[device(address)] and found[other]:
                 own.append("%s goes with it, and is held" % other)
         spread[address] = own
     return spread

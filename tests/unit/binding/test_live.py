@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
-from ansible_collections.vfio.host.plugins.module_utils._binding import live, manage, record
+from ansible_collections.vfio.host.plugins.module_utils._binding import live, manage, obstacles, record
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError, HostTimeout
 from ansible_collections.vfio.host.tests.unit.binding import kernel
 from ansible_collections.vfio.host.tests.unit.binding.kernel import AUDIO, GPU, NIC, Kernel, interface
@@ -406,6 +406,31 @@ def test_a_physical_function_does_not_go_home_under_a_guest(host):
     bind_nic(host, host.machine())
     result = bind_nic(host, with_virtual(host, holders=GUEST), state="absent")
     assert host.driver(NIC_AT) == "vfio-pci" and VF_AT in result["deferred"][0]["why"][0]
+
+
+OTHER_VF = "0000:03:10.2"
+
+
+def two_virtual(group_members):
+    """The machine document with two virtual functions in one slot, of which the host uses the second."""
+    members = dict(zip((VF_AT, OTHER_VF), group_members))
+    functions = [{
+        "address": address, "driver": "igbvf", "group": 20, "group_members": members[address], "is_bridge": False,
+        "class": "020000", "used_by": [USED] if address == OTHER_VF else [], "holders": [], "physfn": NIC_AT, "parent": None,
+    } for address in (VF_AT, OTHER_VF)]
+    interfaces = [interface(name="v%d" % number, function=address) for number, address in enumerate((VF_AT, OTHER_VF))]
+    return {"functions": functions, "host": {"usage_unknown": [], "network": {"interfaces": interfaces}}}
+
+
+@pytest.mark.parametrize("members, together", [([[VF_AT], [OTHER_VF]], False), ([[VF_AT, OTHER_VF]] * 2, True),
+                                               ([[VF_AT, OTHER_VF], [OTHER_VF]], True)])
+def test_a_virtual_function_goes_with_another_of_its_slot_only_in_one_group(members, together):
+    machine, both = two_virtual(members), [VF_AT, OTHER_VF]
+    used = ["the host uses it: /srv is mounted from it"]
+    assert obstacles.to_bind(machine, both, set(both), {}) == {
+        VF_AT: ["%s goes with it, and is held" % OTHER_VF] if together else [], OTHER_VF: used}
+    stuck = obstacles.to_bind(machine, [VF_AT], set(both), {OTHER_VF: [manage.STUCK]})
+    assert stuck[VF_AT] == (["%s goes with it, and is held" % OTHER_VF] if together else [])
 
 
 def test_a_controller_takes_what_is_behind_it_from_nobody(host):
