@@ -83,16 +83,12 @@ class _Change:
                 machine = persistence.without(machine, self.releasing)
             listed = {item["address"] for item in self.wanted}
             against = dict(obstacles.to_bind(machine, bind, listed, stuck))
-            against.update(obstacles.to_return(machine, sorted(back), stuck))
+            against.update(obstacles.to_return(machine, sorted(back), dict(stuck, **self._without_driver(back))))
             blocked = [path for path in sorted(self.host.blocked) if not any(address in path for address in self.stuck)]
             if blocked:  # what was not read may be what matters, and is not read again here either
                 unread = "reading %s did not end" % " and ".join(blocked)
                 against = {address: why + [unread] for address, why in against.items()}
             self.why = {address: why for address, why in against.items() if why}
-            for address, old in back.items():  # on vfio-pci is better than without a driver
-                missing = old.get("driver") and live.missing(self.host, old["driver"], old.get("module"))
-                if missing:
-                    self.why.setdefault(address, []).append("its driver %s cannot be loaded: %s" % (old["driver"], missing))
         self.why.update(stuck)
         self.binding = [item for item in self.wanted if item["address"] in bind and item["address"] not in self.why]
         self.returning = {address: old for address, old in back.items() if address not in self.why}
@@ -106,6 +102,13 @@ class _Change:
             if missing:
                 raise HostError("nothing was changed, since driver %s cannot be loaded: %s. Take vfio-pci or another that is "
                                 "there, or reboot where the kernel has been updated" % (driver, missing))
+
+    def _without_driver(self, back):
+        """Those of ``back`` that would have no driver at home, ``{address: [sentence]}``: on vfio-pci is better than that."""
+        missing = {address: live.missing(self.host, old["driver"], old.get("module"))
+                   for address, old in back.items() if old.get("driver")}
+        return {address: ["its driver %s cannot be loaded: %s" % (back[address]["driver"], why)]
+                for address, why in missing.items() if why}
 
     def plan_overrides(self):
         """What becomes of driverctl's files, ``[(path, text, text after)]``: taken over, or back as they were."""

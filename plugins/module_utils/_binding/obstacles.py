@@ -31,18 +31,21 @@ def to_bind(machine, addresses, on_list, known):
     """
     functions = {function["address"]: function for function in machine["functions"]}
     found = {address: _against(functions, functions.get(address), address, on_list, machine) for address in addresses}
-    return _spread(dict(found, **known), functions)
+    return _spread(dict(found, **known), functions, "is held")
 
 
 def to_return(machine, addresses, known):
-    """``{address: [sentence]}`` of what stands against giving each of ``addresses`` back to the host now."""
+    """``{address: [sentence]}`` of what stands against giving each of ``addresses`` back to the host now.
+
+    :param known: the same as far as it is known already, of these or of others.
+    """
     functions = {function["address"]: function for function in machine["functions"]}
     found = dict(known)
     for address in addresses:
         function = functions.get(address)
-        found[address] = _missing(address) if function is None else (
-            _held(function, ("guest", "use")) + _beneath(functions, address, ("guest", "use")))
-    return _spread(found, functions)
+        found[address] = found.get(address, []) + (_missing(address) if function is None else (
+            _held(function, ("guest", "use")) + _beneath(functions, address, ("guest", "use"))))
+    return _spread(found, functions, "cannot go home now")
 
 
 def both_listed(text, addresses):
@@ -116,8 +119,8 @@ def _held(function, kinds):
     return ["%s (process %d) has %s open" % pair for pair in pairs]
 
 
-def _spread(found, functions):
-    """Each function with the reasons of all that go with it: functions of its card, members of its group."""
+def _spread(found, functions, so):
+    """Each function with what holds those that go with it: functions of its card, members of its group. ``so``: a verb."""
 
     def device(address):
         return device_of(functions.get(address) or {"address": address})
@@ -134,7 +137,7 @@ def _spread(found, functions):
         own = list(found[address])
         for other in sorted(found, key=sort_key):
             if other != address and device(other) in whole[device(address)] and found[other]:
-                own.append("%s goes with it, and is held" % other)
+                own.append("%s goes with it, and %s" % (other, so))
         spread[address] = own
     return spread
 

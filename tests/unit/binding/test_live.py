@@ -605,6 +605,37 @@ def test_what_has_lost_its_driver_stays_for_the_next_boot_instead_of_without_any
     assert sorted(record.read(host)[1]) == [NIC_AT]
 
 
+def test_a_card_does_not_go_home_by_halves_where_one_driver_is_missing(host):
+    go(host)
+    before, writes = host.state(), list(host.writes)
+    host.unload("bochs-drm")
+    host.missing.add("bochs-drm")
+    missing = "its driver bochs-drm cannot be loaded: modprobe -n -q bochs-drm ended with 1"
+    with pytest.raises(HostError) as caught:
+        go(host, (), state="absent", when="now")
+    assert "%s: %s; %s: %s goes with it, and cannot go home now" % (GPU_AT, missing, AUDIO_AT, GPU_AT) in str(caught.value)
+    assert host.writes == writes
+    predicted = go(host, (), state="absent", check=True)
+    assert predicted == go(host, (), state="absent") and predicted["reboot_required"]
+    assert predicted["deferred"] == [{"address": GPU_AT, "why": [missing]},
+                                     {"address": AUDIO_AT, "why": ["%s goes with it, and cannot go home now" % GPU_AT]}]
+    assert host.state() == dict(before, **{NIC_AT: ("e1000e", None)}) and sorted(record.read(host)[1]) == [GPU_AT, AUDIO_AT]
+    assert not go(host, (), state="absent")["changed"]
+    host.missing.clear()
+    assert go(host, (), state="absent")["deferred"] == [] and ours(host) == [None, None, False, False]
+
+
+def test_a_card_that_is_held_and_whose_driver_is_missing_says_both(host):
+    go(host)
+    host.unload("bochs-drm")
+    host.missing.add("bochs-drm")
+    guest = {GPU_AT: {"holders": [{"pid": 9, "command": "qemu-system-x86", "node": "/dev/vfio/7"}]}}
+    why = {one["address"]: one["why"] for one in go(host, (), state="absent", **guest)["deferred"]}
+    assert why == {GPU_AT: ["its driver bochs-drm cannot be loaded: modprobe -n -q bochs-drm ended with 1",
+                            "qemu-system-x86 (process 9) has /dev/vfio/7 open"],
+                   AUDIO_AT: ["%s goes with it, and cannot go home now" % GPU_AT]}
+
+
 def test_a_driver_whose_probe_fails_on_the_way_back_is_told_and_the_others_are_home(host):
     go(host)
     host.fail.add("e1000e")
