@@ -81,9 +81,10 @@ class _Change:
             if self.release and self.host.which(persistence.COMMAND):
                 self.releasing = persistence.held(machine, bind)
                 machine = persistence.without(machine, self.releasing)
-            listed = {item["address"] for item in self.wanted}
-            against = dict(obstacles.to_bind(machine, bind, listed, stuck))
-            against.update(obstacles.to_return(machine, sorted(back), dict(stuck, **self._without_driver(back))))
+            against = dict(obstacles.to_bind(machine, bind, self._on_list(), stuck))
+            homes = {address: old.get("driver") for address, old in back.items()}
+            known = dict(stuck, **self._without_driver(back))
+            against.update(obstacles.to_return(machine, homes, self._on_list(), known))
             blocked = [path for path in sorted(self.host.blocked) if not any(address in path for address in self.stuck)]
             if blocked:  # what was not read may be what matters, and is not read again here either
                 unread = "reading %s did not end" % " and ".join(blocked)
@@ -163,8 +164,8 @@ class _Change:
             return
         for address in self.releasing:
             persistence.switch(self.host, address, False)
-        listed = {item["address"] for item in self.wanted}
-        against = obstacles.to_bind(self.read_machine(self.host), [i["address"] for i in self.binding], listed, self.why)
+        binding = [item["address"] for item in self.binding]
+        against = obstacles.to_bind(self.read_machine(self.host), binding, self._on_list(), self.why)
         held = ["%s: %s" % (a, ", ".join(why)) for a, why in sorted(against.items()) if why and a not in self.why]
         if held:
             raise HostError("nothing was bound: after %s had let go of %s, %s" % (
@@ -279,6 +280,9 @@ class _Present(_Change):
     def _to_return(self):
         return self.released
 
+    def _on_list(self):
+        return {item["address"] for item in self.wanted}
+
     def _before(self):
         """What each function was; where a run did not end, what it was before that one."""
         return {address: self.merged[address] if record.unfinished(self.merged[address], now, self.boot) else now
@@ -332,6 +336,9 @@ class _Absent(_Change):
 
     def _to_return(self):
         return self.away
+
+    def _on_list(self):
+        return set()
 
     def _text_after(self):
         return None

@@ -34,17 +34,20 @@ def to_bind(machine, addresses, on_list, known):
     return _spread(dict(found, **known), functions, "is held")
 
 
-def to_return(machine, addresses, known):
-    """``{address: [sentence]}`` of what stands against giving each of ``addresses`` back to the host now.
+def to_return(machine, homes, on_list, known):
+    """``{address: [sentence]}`` of what stands against giving each of ``homes`` back to the host now.
 
-    :param known: the same as far as it is known already, of these or of others.
+    :param homes: ``{address: the driver that it goes back to, or None}``.
+    :param on_list: every address that stays given away.
+    :param known: the same as the answer, as far as it is known already, of these or of others.
     """
     functions = {function["address"]: function for function in machine["functions"]}
     found = dict(known)
-    for address in addresses:
+    for address, home in homes.items():
         function = functions.get(address)
         found[address] = found.get(address, []) + (_missing(address) if function is None else (
-            _held(function, ("guest", "use")) + _beneath(functions, address, ("guest", "use"))))
+            _held(function, ("guest", "use")) + _beneath(functions, address, ("guest", "use"))
+            + ([] if _harmless(home) else _left_behind(functions, function, homes, on_list))))
     return _spread(found, functions, "cannot go home now")
 
 
@@ -74,10 +77,29 @@ def _against(functions, function, address, on_list, machine):
         other = functions.get(member)
         if member in on_list or other is None or stays(other):
             continue
-        if not asked.is_vfio(other["driver"]) and other["driver"] not in HARMLESS:
+        if not _harmless(other["driver"]):
             found.append("%s is in the same group and on driver %s: the kernel would not call the group viable"
                          % (member, other["driver"]))
     return found + _bridges(functions, function, machine)
+
+
+def _left_behind(functions, function, leaving, on_list):
+    """What stays of a group when a function goes to a driver of the host: the kernel would not call it viable any more.
+
+    While a guest has another member that driver is refused (iommu_device_use_default_domain, since 5.19), and the function
+    would be without any. The node of a group is one of all its members; with iommufd each function has its own.
+    """
+    found = []
+    for member in sorted(set(function["group_members"] or ()) - set(leaving), key=sort_key):
+        if member in on_list:
+            found.append("%s is in the same group and stays given away, and a group goes as a whole: list both, or neither" % member)
+        if member in functions:
+            found += ["%s, in the same group: %s" % (member, why) for why in _held(functions[member], ("guest",))]
+    return found
+
+
+def _harmless(driver):
+    return asked.is_vfio(driver) or driver in HARMLESS
 
 
 def _missing(address):
@@ -153,4 +175,4 @@ def _bridges(functions, function, machine):
     bridges = [functions[member] for member in sorted(function["group_members"] or (), key=sort_key) if member in functions]
     return ["bridge %s is in the same group and on driver %s: the kernel would not call the group viable; keep that driver "
             "off it" % (other["address"], other["driver"]) for other in bridges
-            if other["is_bridge"] and not asked.is_vfio(other["driver"]) and other["driver"] not in HARMLESS]
+            if other["is_bridge"] and not _harmless(other["driver"])]

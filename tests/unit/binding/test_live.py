@@ -247,6 +247,70 @@ def test_what_is_taken_off_the_list_goes_home_now(host):
     assert not result["reboot_required"] and sorted(record.read(host)[1]) == [NIC_AT]
 
 
+SPLIT = "%s is in the same group and stays given away, and a group goes as a whole: list both, or neither"
+
+
+def test_a_group_is_not_split_by_taking_one_function_off_the_list(host):
+    before = host.state()
+    go(host, (GPU, AUDIO))
+    given, writes = host.state(), list(host.writes)
+    with pytest.raises(HostError, match="%s: %s" % (AUDIO_AT, SPLIT % GPU_AT)):
+        go(host, (GPU,), when="now")
+    predicted = go(host, (GPU,), check=True)
+    assert predicted == go(host, (GPU,)) and predicted["reboot_required"]
+    assert predicted["deferred"] == [{"address": AUDIO_AT, "why": [SPLIT % GPU_AT]}]
+    again = go(host, (GPU,))
+    assert not again["changed"] and again["deferred"] == predicted["deferred"] and again["reboot_required"]
+    assert (host.state(), host.writes) == (given, writes) and host.vfio_viable("/dev/vfio/7")
+    assert go(host, (GPU, AUDIO))["deferred"] == [] and host.writes == writes
+    assert go(host, (GPU,))["deferred"] and go(host, ())["deferred"] == []
+    assert host.state() == before
+
+
+def test_a_group_is_not_split_although_the_function_that_stays_is_not_bound_yet(host):
+    go(host, (GPU, AUDIO))
+    give(host, GPU_AT, "")
+    assert host.driver(GPU_AT) == "bochs-drm"
+    result = go(host, (GPU,))
+    assert result["deferred"] == [{"address": AUDIO_AT, "why": [SPLIT % GPU_AT]}] and host.vfio_viable("/dev/vfio/7")
+
+
+def test_what_had_no_driver_goes_home_from_a_group_that_stays(host):
+    host.write_sysfs("/sys/bus/pci/devices/%s/driver/unbind" % AUDIO_AT, AUDIO_AT)
+    go(host, (GPU, AUDIO))
+    result = go(host, (GPU,), when="now")
+    assert result["deferred"] == [] and host.state()[AUDIO_AT] == (None, None) and host.vfio_viable("/dev/vfio/7")
+
+
+@pytest.mark.parametrize("state, devices, why", [
+    ("present", (GPU,), [SPLIT % GPU_AT]), ("present", (), []), ("absent", (GPU,), []), ("absent", (), [])])
+def test_nothing_goes_home_from_a_group_that_a_guest_has_by_the_node_of_another_function(host, state, devices, why):
+    """With iommufd only the guest's own function is open; the kernel refuses the group to drivers of the host all the same."""
+    host.groups = False
+    give(host, GPU_AT, "vfio-pci")
+    go(host, (AUDIO,))
+    given, writes = host.state(), list(host.writes)
+    host.refuse.add(("bind", AUDIO_AT))
+    guest = {GPU_AT: {"holders": [{"pid": 9, "command": "qemu-system-x86", "node": "/dev/vfio/devices/vfio0"}]}}
+    open_there = "%s, in the same group: qemu-system-x86 (process 9) has /dev/vfio/devices/vfio0 open" % GPU_AT
+    with pytest.raises(HostError, match="has /dev/vfio/devices/vfio0 open"):
+        go(host, devices, state=state, when="now", **guest)
+    predicted = go(host, devices, state=state, check=True, **guest)
+    assert predicted == go(host, devices, state=state, **guest) and predicted["reboot_required"]
+    assert predicted["deferred"] == [{"address": AUDIO_AT, "why": why + [open_there]}]
+    assert (host.state(), host.writes) == (given, writes)
+    host.refuse.clear()
+    assert go(host, (), state="absent")["deferred"] == [] and host.driver(AUDIO_AT) == "snd_hda_intel"
+
+
+def test_who_else_of_the_group_is_open_must_be_known(host):
+    give(host, GPU_AT, "vfio-pci")
+    go(host, (AUDIO,))
+    result = go(host, (), **{GPU_AT: {"holders": None}})
+    assert result["deferred"] == [{"address": AUDIO_AT, "why": [
+        "%s, in the same group: which processes have it open is not known" % GPU_AT]}]
+
+
 # -- not now -----------------------------------------------------------------------------------
 
 
