@@ -75,15 +75,17 @@ class _Change:
             return
         bind = [address for address in bind if address not in stuck]
         back = {address: old for address, old in back.items() if address not in stuck}
-        if bind or back:
+        # A write to driver_override alone takes a function from nobody: a guest that has it goes on.
+        moved = self._moved(back)
+        if bind or moved:
             self.read_machine = read_machine
             machine = read_machine(self.host)
             if self.release and self.host.which(persistence.COMMAND):
                 self.releasing = persistence.held(machine, bind)
                 machine = persistence.without(machine, self.releasing)
             against = dict(obstacles.to_bind(machine, bind, self._on_list(), stuck))
-            homes = {address: old.get("driver") for address, old in back.items()}
-            known = dict(stuck, **self._without_driver(back))
+            homes = {address: old.get("driver") for address, old in moved.items()}
+            known = dict(stuck, **self._without_driver(moved))
             against.update(obstacles.to_return(machine, homes, self._on_list(), known))
             blocked = [path for path in sorted(self.host.blocked) if not any(address in path for address in self.stuck)]
             if blocked:  # what was not read may be what matters, and is not read again here either
@@ -103,6 +105,10 @@ class _Change:
             if missing:
                 raise HostError("nothing was changed, since driver %s cannot be loaded: %s. Take vfio-pci or another that is "
                                 "there, or reboot where the kernel has been updated" % (driver, missing))
+
+    def _moved(self, back):
+        """Those of ``back`` that change their driver; of the others only the override goes back to what it was."""
+        return {address: old for address, old in back.items() if self.drivers[address] != old.get("driver")}
 
     def _without_driver(self, back):
         """Those of ``back`` that would have no driver at home, ``{address: [sentence]}``: on vfio-pci is better than that."""
@@ -234,7 +240,7 @@ class _Change:
 
     def _diff_of_drivers(self, check_mode):
         """Who is on which driver, of the functions that change it."""
-        moved = sorted([item["address"] for item in self.binding] + list(self.returning))
+        moved = sorted([item["address"] for item in self.binding] + list(self._moved(self.returning)))
         if not moved:
             return []
         before = "".join("%s %s\n" % (address, self.drivers[address] or "no driver") for address in moved)

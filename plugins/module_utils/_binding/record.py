@@ -91,8 +91,8 @@ def at_home(record, now, boot):
     """Whether nothing of ours is left on a function. Pure. ``now``: as of as_it_is(); ``boot``: id of this boot."""
     if unfinished(record, now, boot):
         return (now["driver"], now["override"]) == (record.get("driver"), record.get("override"))
-    if asked.is_vfio(now["driver"]):
-        return now["driver"] == record.get("driver")
+    if asked.is_vfio(now["driver"]) and now["driver"] != record.get("driver"):
+        return False
     return not asked.is_vfio(now["override"]) or now["override"] == record.get("override")
 
 

@@ -17,6 +17,8 @@ from ansible_collections.vfio.host.tests.unit.binding.test_live import (
     NIC_AT,
     OVERRIDE,
     VFIO,
+    booted,
+    by_id,
     give,
     go,
     ours,
@@ -160,6 +162,20 @@ def test_a_run_back_that_is_killed_is_finished_or_undone_by_the_next(tmp_path, s
         go(host, (), state="absent")
         assert (host.state(), ours(host)) == (before, NOTHING), at
     assert at > 3
+
+
+@pytest.mark.parametrize("then", ["back", "there"])
+def test_an_override_that_is_given_back_alone_is_so_by_the_next_run(tmp_path, then):
+    def prepare(host):
+        go(host)
+        booted(host, NIC_AT)
+
+    for at, host, before in each_point(tmp_path, lambda host: by_id(host, NIC_AT), prepare, "it works", devices=(), state="absent"):
+        if then == "there":
+            go(host)
+            assert host.driver(NIC_AT) == "vfio-pci" and not go(host)["changed"], at
+        go(host, (), state="absent")
+        assert (host.state(), ours(host)) == (before, NOTHING), at
 
 
 @pytest.mark.parametrize("then", ["now", "boot"])

@@ -183,6 +183,72 @@ def test_home_is_not_the_guest_that_had_it_at_first(host):
     assert (host.state(), ours(host)) == (before, [None, None, False, False])
 
 
+def by_id(host, address):
+    """What vfio-pci.ids on the command line does: on vfio-pci without an override."""
+    give(host, address, "vfio-pci")
+    override_by_hand(host, address, "")
+
+
+def booted(host, *addresses):
+    """What the script in the image does at a boot to functions that vfio-pci has already."""
+    for address in addresses:
+        override_by_hand(host, address, "vfio-pci")
+
+
+@pytest.mark.parametrize("devices, state", [((GPU, AUDIO), "present"), ((), "absent")])
+@pytest.mark.parametrize("when", ["auto", "now"])
+def test_home_on_vfio_is_without_our_override(host, devices, state, when):
+    by_id(host, NIC_AT)
+    before = host.state()
+    assert before[NIC_AT] == ("vfio-pci", None)
+    go(host)
+    booted(host, NIC_AT)
+    writes = len(host.writes)
+    predicted = go(host, devices, state=state, when=when, check=True)
+    assert predicted == go(host, devices, state=state, when=when) and predicted["deferred"] == []
+    assert host.state()[NIC_AT] == before[NIC_AT] and NIC_AT not in record.read(host)[1]
+    assert [write for write in host.writes[writes:] if write[1] == NIC_AT] == [("driver_override", NIC_AT, "")]
+    assert not any(NIC_AT in entry["before"] for entry in predicted["diff"] if entry["before_header"] == "drivers")
+    assert not go(host, devices, state=state, when=when)["changed"]
+    go(host, (), state="absent")
+    assert (host.state(), ours(host)) == (before, [None, None, False, False])
+
+
+@pytest.mark.parametrize("holders", [None, [{"pid": 9, "command": "qemu-system-x86", "node": "/dev/vfio/8"}]])
+def test_an_override_alone_is_given_back_under_a_guest(host, holders):
+    by_id(host, NIC_AT)
+    before = host.state()
+    go(host, (NIC,))
+    booted(host, NIC_AT)
+    go(host, (), state="absent", when="now", **{NIC_AT: {"holders": holders}})
+    assert (host.state(), ours(host)) == (before, [None, None, False, False])
+
+
+def test_for_an_override_alone_no_machine_is_read(host):
+    by_id(host, NIC_AT)
+    go(host, (NIC,))
+    booted(host, NIC_AT)
+    assert manage.run(host, {"devices": [], "state": "absent", "when": "now"}, False, None)["changed"]
+
+
+def test_an_override_of_somebody_else_is_left_alone(host):
+    by_id(host, NIC_AT)
+    go(host, (NIC,))
+    override_by_hand(host, NIC_AT, "e1000e")
+    go(host, (), state="absent")
+    assert host.state()[NIC_AT] == ("vfio-pci", "e1000e") and ours(host) == [None, None, False, False]
+
+
+def test_our_override_on_vfio_is_left_to_the_next_boot_where_that_is_asked(host):
+    by_id(host, NIC_AT)
+    go(host, (NIC,))
+    booted(host, NIC_AT)
+    result = go(host, (), state="absent", when="boot")
+    assert result["reboot_required"] and host.state()[NIC_AT] == VFIO and host.exists(record.LEAVING)
+    assert go(host, (), state="absent", when="now")["changed"] and host.state()[NIC_AT] == ("vfio-pci", None)
+    assert not host.isdir("/run/vfio-host")
+
+
 def test_home_is_the_driver_that_it_was_taken_from_last(host, monkeypatch):
     go(host)
     monkeypatch.setitem(kernel.NATIVE, NIC_AT, "igb")  # somebody has put in another driver, and has given it the card
