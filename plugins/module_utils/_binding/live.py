@@ -23,6 +23,8 @@ PROBE = "/sys/bus/pci/drivers_probe"
 MODPROBE_TIMEOUT = 60.0
 LINES = 8
 """Lines of the kernel log that an error quotes at most."""
+STAMP = re.compile(r"^(<\d+>)?(\[ *\d+\.\d+\] ?(\[ *[TC]\d+\] )?)?")
+"""What dmesg may put before a line: its level, its time, and who said it (CONFIG_PRINTK_CALLER)."""
 
 
 class LiveError(HostError):
@@ -40,7 +42,7 @@ def bind(host, wanted, before):
     :param before: ``{address: {driver, module, override}}``, what they are now.
     Raises LiveError once every function is back at the driver that it had, as far as the kernel lets it.
     """
-    since, stuck = _uptime(host), set()
+    log, stuck = log_lines(host), set()
     try:
         names = {driver: load(host, driver) for driver in sorted({item["driver"] for item in wanted})}
         # Nothing later loads what a guest's memory is mapped with: the kernel only hints at it.
@@ -55,7 +57,7 @@ def bind(host, wanted, before):
         for item in wanted:
             _viable(host, item["address"])
     except HostError as exc:
-        said = kernel_log(host, since, before)
+        said = kernel_log(host, log, before)
         left = []
         for item in reversed(wanted):
             try:
@@ -73,14 +75,14 @@ def give_back(host, records):
 
     Raises LiveError that names all that failed; those that did not are at home.
     """
-    since, stuck, left = _uptime(host), set(), []
+    log, stuck, left = log_lines(host), set(), []
     for address in sorted(records, reverse=True):
         try:
             restore(host, address, records[address], stuck)
         except HostError as exc:
             left.append(str(exc))
     if left:
-        said = kernel_log(host, since, records)
+        said = kernel_log(host, log, records)
         text = "; ".join(left) + ("" if not said else ". The kernel said: " + " | ".join(said))
         raise LiveError(text + ". The record is kept: run this again, or reboot", stuck, left)
 
@@ -212,26 +214,35 @@ def _viable(host, address):
 # -- what the kernel said ---------------------------------------------------------------------
 
 
-def _uptime(host):
+def log_lines(host):
+    """Lines of the kernel log, None where it cannot be read: for kernel_log(), before something is done."""
     try:
-        return float((host.read("/proc/uptime") or "").split()[0])
-    except (IndexError, ValueError):
-        return 0.0
-
-
-def kernel_log(host, since, addresses):
-    """The last lines of the kernel log since an uptime in seconds that concern these addresses, vfio or a crash."""
-    try:
-        text = host.run(["dmesg"], timeout=10, check=False).stdout
+        result = host.run(["dmesg"], timeout=10, check=False)
     except HostError:
-        return []
+        return None
+    return result.stdout.splitlines() if result.rc == 0 else None
+
+
+def after(before, now):
+    """Lines of ``now`` that came after those of ``before``, of which the log may have lost the oldest since. Pure."""
+    for start, line in enumerate(before):
+        kept = before[start:] if now[:1] == [line] else None
+        if kept and now[:len(kept)] == kept:
+            return now[len(kept):]
+    return now
+
+
+def kernel_log(host, before, addresses):
+    """The last lines of the kernel log since ``before`` that concern these addresses, vfio or a crash.
+
+    :param before: as of log_lines(). By no clock: the stamps stand still while the host sleeps, unlike /proc/uptime.
+    """
+    now = log_lines(host)
     found = []
-    for line in text.splitlines():
-        match = re.match(r"(?:<\d+>)?\[\s*(\d+\.\d+)\] (.*)", line)
-        if match and float(match.group(1)) >= since - 0.05:
-            words = match.group(2)
-            if "vfio" in words or re.search(r"BUG|WARNING|Oops", words) or any(a in words for a in addresses):
-                found.append(words)
+    for line in after(before, now) if before is not None and now is not None else ():
+        words = STAMP.sub("", line, count=1)
+        if "vfio" in words or re.search(r"BUG|WARNING|Oops", words) or any(a in words for a in addresses):
+            found.append(words)
     return found[-LINES:]
 
 

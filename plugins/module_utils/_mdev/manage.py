@@ -284,7 +284,7 @@ class _Change:
         ops = [(step["key"], step["now"], None) for step in self.moved if step["now"]]
         ops += [(step["key"], None, step["target"]) for step in self.moved if step["target"]]
         done, stuck = [], set()
-        since = float((self.host.read("/proc/uptime") or "0").split()[0])
+        log = live.log_lines(self.host)
         try:
             files.put(self.host, RECORD, self.during)
             for op in ops:
@@ -300,7 +300,7 @@ class _Change:
             self.warnings += files.reload_systemd(self.host) + files.reload_udev(self.host)
             files.put(self.host, RECORD, self.after)
         except (HostError, OSError) as exc:
-            said = live.kernel_log(self.host, since, [word for key, was, will in done for word in (key, (was or will)[0])])
+            said = live.kernel_log(self.host, log, [word for key, was, will in done for word in (key, (was or will)[0])])
             left = self._undo(done, stuck)
             text = str(exc) + (". Not put back: %s; the record is kept, so that a later run can" % "; ".join(left)
                                if left else ". Everything is as it was before")

@@ -44,7 +44,7 @@ class Transaction:
         for step in self.plan.steps + self.plan.back:
             self.during[step["address"]] = step["record"]
         touched = []
-        since = float((self.host.read("/proc/uptime") or "0").split()[0])
+        log = live.log_lines(self.host)
         try:
             record.write(self.host, self.during)
             for step in self.plan.back + self.plan.steps:
@@ -60,7 +60,7 @@ class Transaction:
             record.write(self.host, dict(self.plan.stuck, **{step["address"]: record.ended(
                 step["record"], self.plan.bare[step["address"]]["ours"]) for step in self.plan.steps}))
         except (HostError, OSError) as exc:
-            said = live.kernel_log(self.host, since, [step["address"] for step in touched])
+            said = live.kernel_log(self.host, log, [step["address"] for step in touched])
             self.stuck |= set(getattr(exc, "stuck", ()))
             left = self._undo(touched)
             text = str(exc) + (". Not put back: %s; the record is kept, so that a later run can" % "; ".join(left)

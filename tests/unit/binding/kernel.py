@@ -28,7 +28,8 @@ class Kernel(Host):
     ``refuse``: ``(attribute's name, address)`` that give an error; ``hang``: the same, for ever. ``fail``: drivers
     whose probe fails. ``missing``: drivers of which there is no module. ``lonely``: those whose module does not stay
     loaded without a function. ``full``: paths for which the disk has no room. ``kill_at``: number of the change before
-    which the run is killed. ``groups``: false for a kernel that has nodes of functions instead of groups.
+    which the run is killed. ``groups``: false for a kernel that has nodes of functions instead of groups. ``said``: what
+    the kernel says at the next write to sysfs; ``log`` has what it said, of which ``ring`` lines are kept.
     """
 
     def __init__(self, root):
@@ -37,6 +38,7 @@ class Kernel(Host):
         self.missing, self.lonely, self.full = set(), set(), set()
         self.locked, self.open_groups, self.groups, self.opened = set(), set(), True, []
         self.kill_at, self.changes, self.modules = None, 0, []
+        self.log, self.ring, self.stamps, self.clock = [], 1000, True, 100.5
         self.persistent, self.smi, self.smi_fails = set(), [], False
         for driver in sorted(set(NATIVE.values())):
             os.makedirs(self.path(DRIVERS + driver), exist_ok=True)
@@ -45,7 +47,7 @@ class Kernel(Host):
             functions.add_function(self, identity, driver=NATIVE[address], group=GROUPS[address],
                                    device_class=CLASSES[address])
         self.put("/proc/sys/kernel/random/boot_id", "first\n")
-        self.put("/proc/uptime", "100.00 0.00\n")
+        self.put("/proc/uptime", "90000.00 0.00\n")  # has the time in which the host slept, unlike the stamps of dmesg
 
     def put(self, path, text):
         where = self.path(path)
@@ -64,7 +66,7 @@ class Kernel(Host):
             (self.persistent.add if argv[4] == "1" else self.persistent.discard)(argv[2])
             return Result(argv, 0)
         if argv[0] == "dmesg":
-            return Result(argv, 0, "".join("[  100.500000] %s\n" % line for line in self.said))
+            return Result(argv, 0, "".join(line + "\n" for line in self.log))
         raise HostError("%s: not here" % argv[0])
 
     def _modprobe(self, name, dry):
@@ -82,6 +84,11 @@ class Kernel(Host):
         if not dry:
             self.modules.append(name)
         return True
+
+    def say(self, *lines):
+        for line in lines:
+            self.clock += 0.25
+            self.log = (self.log + [("[%12.6f] " % self.clock if self.stamps else "") + line])[-self.ring:]
 
     def unload(self, driver):
         os.rmdir(self.path(DRIVERS + driver))
@@ -114,6 +121,8 @@ class Kernel(Host):
         parts = path.split("/")
         address = parts[5] if path.startswith(DEVICES) else value
         self.writes.append((name, address, value))
+        self.say(*self.said)
+        self.said = []
         if (name, address) in self.hang or address in self.locked:
             self.locked.add(address)  # as the kernel does: it keeps the lock of the device
             raise HostTimeout("writing %r to %s did not end within 10 s" % (value, path))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._binding import live, manage, obstacles, record
-from ansible_collections.vfio.host.plugins.module_utils._host import HostError, HostTimeout
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError, HostTimeout, Result
 from ansible_collections.vfio.host.tests.unit.binding import kernel
 from ansible_collections.vfio.host.tests.unit.binding.kernel import AUDIO, GPU, NIC, Kernel, interface
 
@@ -601,6 +601,70 @@ def test_a_step_that_fails_puts_everything_back_and_says_which(host, step):
     assert "The kernel said: vfio-pci %s: something" % step[1] in text and "of no interest" not in text
     host.refuse.clear()
     assert host.state() == before and ours(host) == [None, None, False, False]
+
+
+OLD = ["vfio-pci %s: of another day" % NIC_AT, "vfio-pci %s: probe failed" % NIC_AT]
+NEW = ["e1000e %s: unbound" % NIC_AT, "vfio-pci %s: probe failed" % NIC_AT]
+
+
+@pytest.mark.parametrize("stamps", [True, False])
+@pytest.mark.parametrize("ring", [1000, 4, 3, 2])
+def test_what_the_kernel_said_in_this_run_is_told_and_no_more(host, ring, stamps):
+    """Whatever its stamps are, and although its log loses the oldest lines."""
+    host.ring, host.stamps = ring, stamps
+    host.say("of no interest", "of no interest", *OLD)
+    host.said = list(NEW)
+    host.fail.add("vfio-pci")
+    with pytest.raises(HostError) as caught:
+        go(host, (NIC,))
+    assert str(caught.value).endswith("The kernel said: " + " | ".join(NEW))
+
+
+def test_what_the_kernel_said_on_the_way_back_is_told(host):
+    go(host)
+    host.say(*OLD)
+    host.fail.add("e1000e")
+    host.said = ["e1000e: probe of %s failed with error -5" % NIC_AT]
+    with pytest.raises(HostError) as caught:
+        go(host, (), state="absent")
+    assert str(caught.value).endswith(
+        ". The kernel said: e1000e: probe of %s failed with error -5. The record is kept: run this again, or reboot" % NIC_AT)
+
+
+@pytest.mark.parametrize("how", ["no command", "not allowed", "from now on"])
+def test_a_log_that_cannot_be_read_is_not_told(host, monkeypatch, how):
+    """Nor is all of it told as new where it could not be read before."""
+    command, asked_for = host.commands, []
+
+    def unreadable(argv, given):
+        if argv[0] != "dmesg":
+            return command(argv, given)
+        asked_for.append(argv)
+        if how == "no command" or how == "from now on" and len(asked_for) == 1:
+            raise HostError("dmesg: No such file or directory")
+        return Result(argv, 1, "", "not permitted") if how == "not allowed" else command(argv, given)
+
+    monkeypatch.setattr(host, "commands", unreadable)
+    host.say(*OLD)
+    host.fail.add("vfio-pci")
+    with pytest.raises(HostError) as caught:
+        go(host, (NIC,))
+    assert str(caught.value).endswith("Every function is back at the driver that it had")
+
+
+@pytest.mark.parametrize("before, now, new", [
+    ([], ["a"], ["a"]), (["a"], ["a"], []), (["a", "b"], ["a", "b", "c"], ["c"]), (["a", "b"], ["b", "c"], ["c"]),
+    (["a", "b"], ["c", "d"], ["c", "d"]), (["a", "b"], [], []), (["a", "a"], ["a", "a", "a"], ["a"]),
+    (["x", "a", "x"], ["x", "a", "x", "a"], ["a"]), (["x", "a", "x"], ["a", "x", "y"], ["y"])])
+def test_lines_that_came_after_others(before, now, new):
+    assert live.after(before, now) == new
+
+
+@pytest.mark.parametrize("line", ["[    1.000000] vfio: x", "<6>[    1.000000] vfio: x", "[    1.000000][  T123] vfio: x",
+                                  "[    1.000000] [    C0] vfio: x", "vfio: x"])
+def test_the_stamp_of_a_line_is_not_told(host, line):
+    host.log = [line]
+    assert live.kernel_log(host, [], []) == ["vfio: x"]
 
 
 def test_a_driver_that_does_not_take_a_function_puts_everything_back(host):

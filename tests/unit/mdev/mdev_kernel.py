@@ -66,7 +66,7 @@ class Kernel(KillableHost):
         tree.route("enp0s25", "0.0.0.0", 0, "10.0.2.2", flags=3)
         tree.folder(MDEVS)
         tree.folder("/proc/1/fd")
-        tree.write("/proc/uptime", "100.00 0.00\n")
+        tree.write("/proc/uptime", "90000.00 0.00\n")  # has the time in which the host slept, unlike the stamps of dmesg
         tree.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
         for folder in ("/etc/udev/rules.d", "/etc/systemd/system", "/var/lib", "/usr/local/lib"):
             tree.folder(folder)
@@ -76,7 +76,8 @@ class Kernel(KillableHost):
 
     def _command(self, argv, dummy):
         if argv[0] == "dmesg":
-            return Result(argv, 0, "[  100.500000] %s: no room\n" % IGPU)
+            lines = ["of another day"] + ["no room"] * len(self.writes)
+            return Result(argv, 0, "".join("[%12.6f] %s: %s\n" % (100 + at, IGPU, line) for at, line in enumerate(lines)))
         return Result(argv, 0)
 
     def write_sysfs(self, path, value, timeout=10.0):

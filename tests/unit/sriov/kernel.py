@@ -80,7 +80,7 @@ class Kernel(KillableHost):
         tree.addresses(("enp0s25", "10.0.2.15/24"))
         tree.route("enp0s25", "0.0.0.0", 0, "10.0.2.2", flags=3)
         tree.folder("/proc/1/fd")
-        tree.write("/proc/uptime", "100.00 0.00\n")
+        tree.write("/proc/uptime", "90000.00 0.00\n")  # has the time in which the host slept, unlike the stamps of dmesg
         tree.write("/proc/sys/kernel/random/boot_id", "first\n")
         for name in ("igb", "igbvf", "e1000e"):
             tree.folder(DRIVERS + name)
@@ -117,7 +117,8 @@ class Kernel(KillableHost):
                 os.makedirs(self.path(DRIVERS + argv[-1]), exist_ok=True)
             return Result(argv, 0)
         if argv[0] == "dmesg":
-            return Result(argv, 0, "".join("[  100.500000] %s\n" % line for line in self.said))
+            said = self.said if self.writes else []
+            return Result(argv, 0, "".join("[  100.500000] %s\n" % line for line in ["%s: of another day" % PF] + said))
         if argv[0] in ("systemctl", "udevadm"):
             return Result(argv, 1 if argv[0] in self.deaf else 0, "", "no")
         if argv[:-1] == ["ip", "-json", "-details", "link", "show", "dev"]:
