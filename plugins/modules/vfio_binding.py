@@ -92,10 +92,10 @@ options:
       - Not free is what the host uses, what a process has open (of sound devices the controls too, since their driver
         waits for them in unbind), and what is in a group with a function on a driver of the host. A function that a
         running guest has is never taken from it.
-      - On the way back a function whose former driver cannot be loaded stays where it is until the next boot, and its card
-        with it. So does one while a guest has another function of its group.
-      - A group cannot be split. A function that is taken off the list while another of its group stays on it is not given
-        back now; list both, or neither.
+      - On the way back a function whose former driver cannot be loaded stays where it is until the next boot, and its
+        card with it. So does one while a guest has another function of its group.
+      - A group cannot be split. A function that is taken off the list while another of its group stays on it is not
+        given back now; list both, or neither.
       - A NIC is not free while its interface is a port of a bridge or bond, has a VLAN or the like on it, or an address
         that is not link-local, nor while none of its interfaces is here, since a container may have it.
       - A physical function of SR-IOV is not free while it has virtual functions, which end with its driver. One that

@@ -94,7 +94,7 @@ def _left_behind(functions, function, leaving, on_list):
         if member in on_list:
             found.append("%s is in the same group and stays given away, and a group goes as a whole: list both, or neither" % member)
         if member in functions:
-            found += ["%s, in the same group: %s" % (member, why) for why in _held(functions[member], ("guest",))]
+            found += ["%s of the same group: %s" % (member, why) for why in _held(functions[member], ("guest",))]
     return found
 
 

@@ -358,7 +358,7 @@ def test_nothing_goes_home_from_a_group_that_a_guest_has_by_the_node_of_another_
     given, writes = host.state(), list(host.writes)
     host.refuse.add(("bind", AUDIO_AT))
     guest = {GPU_AT: {"holders": [{"pid": 9, "command": "qemu-system-x86", "node": "/dev/vfio/devices/vfio0"}]}}
-    open_there = "%s, in the same group: qemu-system-x86 (process 9) has /dev/vfio/devices/vfio0 open" % GPU_AT
+    open_there = "%s of the same group: qemu-system-x86 (process 9) has /dev/vfio/devices/vfio0 open" % GPU_AT
     with pytest.raises(HostError, match="has /dev/vfio/devices/vfio0 open"):
         go(host, devices, state=state, when="now", **guest)
     predicted = go(host, devices, state=state, check=True, **guest)
@@ -374,7 +374,7 @@ def test_who_else_of_the_group_is_open_must_be_known(host):
     go(host, (AUDIO,))
     result = go(host, (), **{GPU_AT: {"holders": None}})
     assert result["deferred"] == [{"address": AUDIO_AT, "why": [
-        "%s, in the same group: which processes have it open is not known" % GPU_AT]}]
+        "%s of the same group: which processes have it open is not known" % GPU_AT]}]
 
 
 # -- not now -----------------------------------------------------------------------------------
