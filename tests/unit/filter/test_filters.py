@@ -79,16 +79,17 @@ def test_kernel_parameters_with_and_without_the_acknowledgement():
     assert found["parameters"][-1] == "pcie_acs_override=downstream" and found["problems"] == []
 
 
-@pytest.mark.parametrize("driver, given", [
-    ("vfio-pci", True), ("vfio_pci", True), ("mlx5_vfio_pci", True), ("nvgrace-gpu-vfio-pci", True),
-    ("nouveau", False), ("vfio-pci-core", False), (None, False)])
-def test_revert_sees_what_is_still_given_away(driver, given):
+@pytest.mark.parametrize("driver, wanted, given", [
+    ("vfio-pci", "nouveau", True), ("vfio_pci", None, True), ("mlx5_vfio_pci", "mlx5_core", True),
+    ("nvgrace-gpu-vfio-pci", None, True), ("nouveau", "nouveau", False), ("vfio-pci-core", None, False), (None, None, False),
+    ("vfio-pci", "vfio-pci", False)])
+def test_revert_sees_what_is_still_given_away(driver, wanted, given):
     path = os.path.join(os.path.dirname(__file__), "..", "..", "..", "playbooks", "tasks", "reverted.yml")
     with open(path, encoding="utf-8") as tasks:
         text = yaml.safe_load(tasks)[-1]["vars"]["__vfio_host_still_given"]
     environment = jinja2.Environment()
     environment.tests.update(core.TestModule().tests())
     functions = [{"address": "0000:01:00.0", "driver": driver}, {"address": "0000:02:00.0", "driver": "vfio-pci"}]
-    listed = {"functions": [{"address": "0000:01:00.0"}]}
+    listed = {"functions": [{"address": "0000:01:00.0", "wanted": wanted}]}
     said = environment.from_string(text).render(__vfio_host_machine={"functions": functions}, vfio_devices_result=listed)
     assert said == ("['0000:01:00.0']" if given else "[]")
