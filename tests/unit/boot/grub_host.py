@@ -40,6 +40,11 @@ MADE = {}
 
 BLOCK = "# GRUB Environment Block\n"
 
+HEADER_CAT = r"""[ "$GRUB_DEFAULT" != saved ] || GRUB_DEFAULT='${saved_entry}'
+cat <<'END_OF_SECTION' | sed "s#^   set default=.0.\$#   set default=\"${GRUB_DEFAULT:-0}\"#"
+"""[:-1]
+"""What the real 00_header does with GRUB_DEFAULT."""
+
 MKCONFIG = r"""
 set -e
 out=$2
@@ -162,7 +167,8 @@ class GrubHost(Host):
             self.write("/usr/sbin/update-grub", 'exec grub-mkconfig -o /boot/grub/grub.cfg "$@"\n', mode=0o755)
         for tool in ("editenv", "probe", "reboot"):
             self.write("/usr/bin/%s-%s" % (prefix, tool), "", mode=0o755)
-        self.write("/etc/grub.d/00_header", self.shown("00_header"), mode=0o755)
+        header = self.shown("00_header").replace("cat <<'END_OF_SECTION'", HEADER_CAT)
+        self.write("/etc/grub.d/00_header", header, mode=0o755)
         self.write("/etc/grub.d/05_debian_theme", self.shown("05_debian_theme"), mode=0o755)
         self.write("/etc/grub.d/10_linux", LINUX, mode=0o755)
         for name in ("20_linux_xen", "30_os-prober", "30_uefi-firmware", "40_custom", "41_custom"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, tokens
-from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, grub_menu
+from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub, grub_common, grub_menu
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.tests.unit.boot.grub_host import CUSTOM, GrubHost, menu_text
 
 MENU = "/boot/grub/grub.cfg"
@@ -177,3 +178,160 @@ def test_a_word_with_a_space_reaches_the_kernel_in_quotes(host):
     assert seen["problems"] == []
     assert seen["entries"][0]["tokens"][-2:] == ["quiet", '"dyndbg=file drivers/vfio/* +p"']
     assert tokens.has(seen["entries"][0]["tokens"], grub.configured(host)[0][-1])
+
+
+# -- a default that counts -----------------------------------------------------------------
+
+MINE = """\
+menuentry 'A: memory test' {
+ linux16 /memtest
+}
+menuentry 'B: the old kernel' --id old {
+ linux /vmlinuz-5 root=/dev/sda1 ro
+}
+submenu 'C: more' --id more {
+ menuentry 'C0' { linux /vmlinuz-c0
+}
+ menuentry 'C1' { chainloader +1
+}
+}
+menuentry 'D: another system' {
+ chainloader +1
+}
+"""
+BACKENDS = {"grub": {}, "grub_in_place": {"drop_ins": False}}
+
+
+def counting(tmp_path, default, saved=None, backend="grub", scripts=(("45_mine", MINE),), ours=False):
+    """A host with entries behind ours, started by GRUB_DEFAULT; ``ours``: ours is there already."""
+    found = GrubHost(str(tmp_path), **BACKENDS[backend])
+    for name, text in scripts:
+        found.write("/etc/grub.d/" + name, "#!/bin/sh\ncat <<'X'\n%sX\n" % text, mode=0o755)
+    if ours:
+        cmdline.run(found, ASKED, False)
+    found.write("/etc/default/grub", found.read("/etc/default/grub") + "\nGRUB_DEFAULT='%s'\n" % default)
+    if saved:
+        found.editenv(["grub-editenv", "/boot/grub/grubenv", "set", "saved_entry=" + saved])
+    found.mkconfig(["grub-mkconfig", "-o", MENU])
+    found.calls.clear()
+    return found
+
+
+def starts(host):
+    menu = grub_common.menu_of(host)
+    return grub_menu.started(menu["all"], grub_menu.asked(menu, grub_common.saved_entry(host)))["title"]
+
+
+def refused(host, said, **more):
+    """By check mode and by the run in the same words, and nothing is touched."""
+    before = host.tree()
+    for check in (True, False):
+        with pytest.raises(HostError, match="^nothing was changed: " + said):
+            cmdline.run(host, dict(ASKED, **more), check)
+        assert (host.tree(), host.calls) == (before, [])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "default, saved, was, now, place, name",
+    [
+        ("3", None, "B: the old kernel", "A: memory test", "GRUB_DEFAULT=3", "'old'"),
+        ("saved", "3", "B: the old kernel", "A: memory test", "saved_entry=3 in /boot/grub/grubenv", "grub-set-default 'old'"),
+        ("4>1", None, "C1", "B: the old kernel", "GRUB_DEFAULT=4>1", "'more>C1'"),
+        ("5", None, "D: another system", "C0", "GRUB_DEFAULT=5", "'D: another system'"),
+        ("2", None, "A: memory test", "Without VFIO: Debian GNU/Linux", "GRUB_DEFAULT=2", "'A: memory test'"),
+        ("2>7", None, "A: memory test", "Without VFIO: Debian GNU/Linux", "GRUB_DEFAULT=2>7", "'A: memory test'"),
+        ("6", None, "Debian GNU/Linux", "D: another system", "GRUB_DEFAULT=6", "gnulinux-simple-%s'" % UUID),
+    ],
+)
+def test_a_number_is_refused_that_would_mean_another_entry(tmp_path, backend, default, saved, was, now, place, name):
+    host = counting(tmp_path, default, saved, backend)
+    assert starts(host) == was
+    refused(host, "the default would be '%s' instead of '%s', for %s counts .* correct it first.*%s" % (now, was, place, name))
+    assert cmdline.run(host, dict(ASKED, fallback_entry=False), False)["changed"] is True
+    assert starts(host) == was
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("default, saved", [
+    ("0", None), ("1>2", None), ("old", None), ("B: the old kernel", None), ("more>1", None), ("9", None),
+    ("saved", "old"), ("saved", None), ("saved", "1>2"),
+])  # fmt: skip
+def test_a_name_or_a_number_in_front_of_ours_goes_on_meaning_the_same(tmp_path, backend, default, saved):
+    host = counting(tmp_path, default, saved, backend)
+    was = starts(host)
+    assert cmdline.run(host, ASKED, True)["changed"] is cmdline.run(host, ASKED, False)["changed"] is True
+    assert starts(host) == was
+    assert cmdline.run(host, ASKED, False)["changed"] is False
+    cmdline.run(host, dict(ASKED, state="absent"), False)
+    assert starts(host) == was
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_number_that_counts_ours_is_refused_on_the_way_back(tmp_path, backend):
+    """The remedy is enough by itself: the menu need not be made by hand."""
+    host = counting(tmp_path, "4", backend=backend, ours=True)
+    assert starts(host) == "B: the old kernel"
+    refused(host, "the default would be 'C0' instead of 'B: the old kernel', for GRUB_DEFAULT=4 counts", state="absent")
+    assert cmdline.run(host, dict(ASKED, parameters=["iommu=pt"]), False)["changed"] is True
+    host.write("/etc/default/grub", host.read("/etc/default/grub").replace("GRUB_DEFAULT='4'", "GRUB_DEFAULT='old'"))
+    assert cmdline.run(host, dict(ASKED, state="absent"), False)["changed"] is True
+    assert starts(host) == "B: the old kernel"
+    assert not host.exists(grub_common.FALLBACK)
+
+
+def test_a_number_that_is_wrong_in_the_settings_is_seen_before_the_menu_has_it(tmp_path):
+    host = counting(tmp_path, "old")
+    host.write("/etc/default/grub", host.read("/etc/default/grub").replace("GRUB_DEFAULT='old'", "GRUB_DEFAULT=3"))
+    refused(host, "the default would be 'A: memory test' instead of 'B: the old kernel', for GRUB_DEFAULT=3")
+
+
+def test_a_number_that_kernels_have_moved_is_not_for_us_to_refuse(tmp_path):
+    """They come with a menu of their own, or would have moved it with the next."""
+    host = counting(tmp_path, "4", scripts=(("30_mine", MINE),))
+    host.write("/etc/default/grub", host.read("/etc/default/grub") + "GRUB_DISABLE_SUBMENU=y\n")
+    host.mkconfig(["grub-mkconfig", "-o", MENU])
+    assert starts(host) == "A: memory test"
+    host.write("/boot/vmlinuz-6.9.0-1-amd64", "")
+    assert cmdline.run(host, ASKED, True)["changed"] is cmdline.run(host, ASKED, False)["changed"] is True
+    assert starts(host) == "Debian GNU/Linux, with Linux 6.0.0-1-amd64"
+
+
+@pytest.mark.parametrize("body", ["chainloader +1", "linux /vmlinuz-7"])
+def test_a_number_that_others_have_moved_meanwhile_keeps_the_menu_from_its_place(tmp_path, body):
+    """An entry more of os-prober, for one: with the menu of this run the host would start another system."""
+    host = counting(tmp_path, "2", scripts=(("40_custom", MINE),))
+    text = "#!/bin/sh\ncat <<'X'\nmenuentry 'found' {\n %s\n}\nX\n" % body
+    host.write("/etc/grub.d/30_os-prober", text, mode=0o755)
+    before = host.tree()
+    with pytest.raises(HostError, match="the default would be 'found' instead of 'A: memory test', for GRUB_DEFAULT=2 counts"):
+        cmdline.run(host, ASKED, False)
+    assert host.tree() == before
+
+
+@pytest.mark.parametrize("default", ["2", "vfio-host-fallback", "Without VFIO (vfio.host)>1"])
+def test_an_entry_of_ours_that_is_the_default_does_not_go(tmp_path, default):
+    host = counting(tmp_path, default, ours=True)
+    refused(host, "the default would be '.*' instead of 'Without VFIO: .* means an entry of ours, which goes", state="absent")
+
+
+def test_a_default_that_another_script_sets_is_named_with_it(tmp_path):
+    host = counting(tmp_path, "0", scripts=(("45_mine", MINE + "set default=3\n"),))
+    refused(host, "the default would be 'A: memory test' .* for set default=3 in /etc/grub.d/45_mine .*[(]set default='old'[)]")
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("", None),
+        ("GRUB_DEFAULT=2\n", "2"),
+        ("GRUB_DEFAULT=2\nexport GRUB_DEFAULT='1>a b' # c\n", "1>a b"),
+        ("GRUB_DEFAULT=saved\n", "${saved_entry}"),
+        ("GRUB_DEFAULT=\n", "0"),
+        ("# GRUB_DEFAULT=3\n", None),
+        ("GRUB_DEFAULT=$x\n", None),
+        ("GRUB_DEFAULT=2\nif a; then\n    GRUB_DEFAULT=3\nfi\n", None),
+    ],
+)
+def test_the_default_in_the_settings(text, expected):
+    assert grub_menu.default_setting([("/f", text)]) == expected

@@ -198,6 +198,25 @@ def test_what_there_is_instead_of_a_fallback_entry(host):
     assert "vfio_host=off" in proxmox.trial_obstacles(host)[0]
 
 
+@pytest.mark.parametrize("partitions", [(ONE,), (ONE, TWO)])
+@pytest.mark.parametrize("loader", ["grub-bios", "grub-efi"])
+def test_a_number_is_refused_that_would_mean_another_entry(tmp_path, loader, partitions):
+    """By the menu of each partition, and in check mode too."""
+    host = make(tmp_path, loader)
+    mine = "".join("menuentry '%s' {\n linux /%s\n}\n" % (name, name) for name in ("A", "B"))
+    for uuid in partitions:
+        path = mount.CONTENT + uuid + "/grub/grub.cfg"
+        text = host.read(path).replace('default="0"', 'default="3"')
+        host.write(path, text + "### BEGIN /etc/grub.d/45_mine ###\n%s### END /etc/grub.d/45_mine ###\n" % mine)
+    before = host.tree()
+    for check in (True, False):
+        with pytest.raises(HostError) as caught:
+            loader_contract.go(host, WANTED, check=check)
+        assert str(caught.value).count("the default would be 'A' instead of 'B', for GRUB_DEFAULT=3 counts") == 1
+        assert host.tree() == before
+    assert not [argv for argv in host.calls if argv[0] == "proxmox-boot-tool"]
+
+
 def test_what_could_not_be_put_back_is_finished_by_the_next_run(host, monkeypatch):
     """The partitions have it and the tool fails from then on: without a record it would be taken for an administrator's."""
     before = {path: found for path, found in host.tree().items() if path != "/run/refresh-fails"}

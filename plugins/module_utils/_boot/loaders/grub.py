@@ -101,8 +101,13 @@ def configured(host):
 
 
 def hindrances(host, edits, wanted):
-    """A file that is read behind our drop-in and takes out of the variable what that puts there, or says otherwise."""
+    """See :func:`taken_out`, and a default that would mean another entry."""
     files = settings(host, edits)
+    return taken_out(files, wanted) + grub_common.hindrances(host, edits, files)
+
+
+def taken_out(files, wanted):
+    """A file that is read behind our drop-in and takes out of the variable what that puts there, or says otherwise."""
     line = grub_menu.evaluate(files)[0]
     lost = [] if line is None else tokens.lacking(line, wanted)
     if not lost:

@@ -22,6 +22,9 @@ SCRIPTS = "/etc/grub.d"
 ENTRIES = SCRIPTS + "/10_linux"
 FALLBACK = SCRIPTS + "/42_vfio-host"
 TRIAL = SCRIPTS + "/43_vfio-host-trial"
+OURS = (FALLBACK, TRIAL)
+FIRST = SCRIPTS + "/00_header"
+"""What writes GRUB_DEFAULT into the menu."""
 TOKENS = "/etc/default/vfio-host-grub"
 """Ours, where /etc/default/grub cannot be told apart from an administrator's: what the fallback entry leaves out."""
 
@@ -103,6 +106,7 @@ exit 0
 
 TRIAL_HEAD = "#!/bin/sh\n" + HEADER.replace("kernel_cmdline", "trial_boot") + "cat <<'VFIO_HOST_TRIAL'\n"
 TRIAL_TAIL = "VFIO_HOST_TRIAL\n"
+TRIAL_TITLE = "Trial boot (vfio.host)"
 
 
 # -- where GRUB is -------------------------------------------------------------------------
@@ -331,14 +335,64 @@ def unfit(host, before, path, settings):
             )
     was = grub_menu.default_entry(before, saved_entry(host)) if before else None
     default = loader.default_of(seen)
-    if was is not None and default is None:
+    another = another_default(host, before, menu_of(host, path)) if before else []
+    if another:
+        reasons += another
+    elif was is not None and default is None:
         reasons.append("the default entry %r is no longer there" % was["title"])
-    if default is not None and loader.ours(default["id"]) and not (was and loader.ours(was["id"])):
+    elif default is not None and loader.ours(default["id"]) and not (was and loader.ours(was["id"])):
         reasons.append(
             "the default would be %r: GRUB_DEFAULT names no entry of the menu as it is, correct it first"
             % default["title"]
         )
     return reasons
+
+
+def hindrances(host, edits, files):
+    """A default that would mean another entry when ours come, or go. ``files``: the settings, with ``edits``."""
+    menu = menu_of(host)
+    return [] if menu is None else default_moves(host, menu, saved_entry(host), environment_path(host), edits, files)
+
+
+def default_moves(host, menu, saved, block, edits, files):
+    """The same for one menu: ``[reason]``. ``saved``: the saved entry, in the environment block ``block``."""
+    default = grub_menu.default_setting(files)
+    if default is not None and menu["default_by"] == FIRST:
+        menu = dict(menu, default=default)  # of the next menu
+    changed = {edit.path: edit.after is not None for edit in edits}
+    scripts = [script for script in OURS if changed.get(script, host.exists(script))]
+    pair = with_and_without(menu, saved, scripts) if menu["complete"] else None
+    return [grub_menu.means_another(menu, saved, block, pair[1], pair[0])] if pair else []
+
+
+def another_default(host, before, menu):
+    """Why a new menu would start another entry than the old one: ``[reason]``. Kernels that came or went are no reason."""
+    saved, block = saved_entry(host), environment_path(host)
+    if not before["complete"]:
+        return []
+    pair = with_and_without(menu, saved, [script for script in OURS if script in before["tops"]])
+    if pair:
+        return [grub_menu.means_another(menu, saved, block, pair[0], pair[1])]
+    same = before["default"] == menu["default"] and _kernels_of(before) == _kernels_of(menu)
+    if not same or not grub_menu.by_number(grub_menu.asked(menu, saved)):
+        return []
+    was, now = [grub_menu.started(item["all"], grub_menu.asked(item, saved)) for item in (before, menu)]
+    return [] if grub_menu.alike(was, now) else [grub_menu.means_another(menu, saved, block, now, was)]
+
+
+def _kernels_of(menu):
+    return {entry["kernel"] for entry in menu["entries"] if grub_menu.ordinary(entry)}
+
+
+def with_and_without(menu, saved, scripts):
+    """What a menu starts by default, and what it would if of our scripts just these wrote an entry. None: the same."""
+    wanted = grub_menu.asked(menu, saved)
+    first = [entry["title"] for entry in menu["entries"] if grub_menu.ordinary(entry)][:1]
+    titles = {FALLBACK: "Without VFIO: " + "".join(first), TRIAL: TRIAL_TITLE}
+    gone = [script for script in OURS if script not in scripts]
+    new = {script: titles[script] for script in scripts if script not in menu["tops"]}
+    now, then = [grub_menu.started(items, wanted) for items in (menu["all"], grub_menu.counted(menu, gone, new))]
+    return (now, then) if now and then and then["place"] != now["path"] else None
 
 
 def refresh(host, kernels):
@@ -412,7 +466,7 @@ def trial_text(host, kernel, image, line):
         if command in grub_menu.LINUX and not found["initrds"]:
             body.append(indent + "initrd\t" + quoted(own))
     # who may start the default entry: GRUB would ask for a password on the console, and the host wait there
-    begin = ["menuentry 'Trial boot (vfio.host)'"] + found["options"] + ["--id '%s' {" % loader.TRIAL_ID]
+    begin = ["menuentry '%s'" % TRIAL_TITLE] + found["options"] + ["--id '%s' {" % loader.TRIAL_ID]
     lines = [" ".join(begin)] + body + ["}"]
     if any(text == TRIAL_TAIL.strip() for text in lines):
         raise HostError("the default entry holds the line %s" % TRIAL_TAIL.strip())

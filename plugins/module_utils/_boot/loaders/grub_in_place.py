@@ -175,6 +175,11 @@ def configured(host):
     return grub_menu.evaluate([(grub_common.DEFAULTS, host.read(grub_common.DEFAULTS) or "")])
 
 
+def hindrances(host, edits, wanted):
+    """A default that would mean another entry, see :func:`grub_common.hindrances`."""
+    return grub_common.hindrances(host, edits, [(grub_common.DEFAULTS, host.read(grub_common.DEFAULTS) or "")])
+
+
 def generate(host):
     """Make the menu, see :func:`grub_common.generate`."""
     grub_common.generate(host, configured(host)[0])

@@ -29,6 +29,7 @@ GARBAGE = re.compile(r"\.dpkg-[^/]*$|\.rpmsave$|\.rpmnew$|\.sig$|\.efi\.signed$|
 LINUX = ("linux", "linux16", "linuxefi")
 INITRD = ("initrd", "initrd16", "initrdefi")
 SAVED = "${saved_entry}"
+DEFAULT = re.compile(r"^(?:export[ \t]+)?GRUB_DEFAULT=(.*)$")
 
 
 def words(line):
@@ -87,21 +88,24 @@ def version_of(path):
 
 
 def parse_menu(text):
-    """The generated menu as ``{entries, default, complete, sections}``.
+    """The generated menu as ``{entries, all, tops, default, default_by, complete, sections}``.
 
     ``entries``: ``[{title, id, section, path, kernel, image, initrds, tokens, recovery, body, options, restricted}]``
     in the order of the file. ``path`` is the position as GRUB counts it (``"1>0"``), ``titles`` and ``ids`` those
     of the submenus and the entry, ``section`` the script in ``/etc/grub.d`` that wrote it, ``image`` and
     ``initrds`` the files as GRUB sees them, ``body`` the lines between the braces, ``options`` as written what
     says how it is shown and who may start it, ``restricted`` whether that takes a password, for it or for a submenu
-    around it, where GRUB has ``superusers``. ``default`` is the last
-    ``set default=`` that is fixed or the saved entry (``"${saved_entry}"``), or None. ``complete`` is False
-    when the file ends in the middle: ``grub-mkconfig`` writes it in place.
+    around it, where GRUB has ``superusers``. ``all`` are these and the entries that start no kernel, ``tops`` the
+    sections of what stands at the top, submenus too, as GRUB counts it. ``default`` is the last
+    ``set default=`` that is fixed or the saved entry (``"${saved_entry}"``), or None, and ``default_by`` the section
+    that it is in. ``complete`` is False when the file ends in the middle: ``grub-mkconfig`` writes it in place.
     """
     entries = []
     default = None
+    default_by = None
     section = None
     sections = []
+    tops = []
     ended = 0
     blocks = []  # of menuentry and submenu: {kind, position, title, id, entry}
     counters = [0]
@@ -123,6 +127,8 @@ def parse_menu(text):
                 "restricted": restricted,
             }  # fmt: skip
             counters[-1] += 1
+            if not blocks:
+                tops.append(section)
             blocks.append(block)
             if command == "submenu":
                 counters.append(0)
@@ -152,10 +158,13 @@ def parse_menu(text):
         elif command == "set" and len(found) > 1 and found[1].startswith("default="):
             value = found[1][len("default="):]
             if "$" not in value or value == SAVED:
-                default = value
+                default, default_by = value, section
     return {
         "entries": [entry for entry in entries if entry["kernel"] is not None],
+        "all": entries,
+        "tops": tops,
         "default": default,
+        "default_by": default_by,
         "complete": bool(sections) and len(sections) == ended and not blocks,
         "sections": sections,
     }
@@ -200,9 +209,7 @@ def default_entry(menu, saved=None):
 
     ``saved``: value of ``saved_entry`` in the environment block.
     """
-    wanted = menu["default"]
-    if wanted == SAVED:
-        wanted = saved or "0"
+    wanted = asked(menu, saved)
     if not wanted:
         return None
     for entry in menu["entries"]:
@@ -215,6 +222,82 @@ def default_entry(menu, saved=None):
         if len(steps) <= len(names) and all(step in known for step, known in zip(steps, names)):
             return entry
     return None
+
+
+def asked(menu, saved=None):
+    """What chooses the default entry, the saved one resolved; None when that cannot be told."""
+    return (saved or "0") if menu["default"] == SAVED else menu["default"]
+
+
+def by_number(wanted):
+    return any(step.isdigit() for step in (wanted or "").split(">"))
+
+
+def started(entries, wanted, level=0):
+    """The entry that GRUB starts for a default: the first of a menu in which a step names nothing. None: cannot be told."""
+    if not wanted and not level or not entries:
+        return None
+    step, dummy, rest = wanted.partition(">")
+    named = [entry for entry in entries if step in (_position(entry, level), entry["titles"][level], entry["ids"][level])]
+    inside = [entry for entry in entries if _position(entry, level) == _position((named or entries)[0], level)]
+    return inside[0] if level + 1 == len(inside[0]["titles"]) else started(inside, rest, level + 1)
+
+
+def _position(entry, level):
+    return entry["path"].split(">")[level]
+
+
+def alike(one, other):
+    """Whether two entries, of two menus, are the same thing to start: an ordinary one is as good as another."""
+    if one is None or other is None:
+        return True
+    if ordinary(one) or ordinary(other):
+        return ordinary(one) and ordinary(other)
+    same = one["title"] == other["title"] or bool(one["id"]) and one["id"] == other["id"]
+    return same and one["section"] == other["section"]
+
+
+def name_of(entry):
+    """What names an entry wherever it stands."""
+    return ">".join(known or title for known, title in zip(entry["ids"], entry["titles"]))
+
+
+def counted(menu, gone, new):
+    """All entries as GRUB would count them without what the scripts ``gone`` wrote, and with an entry of each in ``new``.
+
+    ``new``: ``{script: title}``. ``place``: where each of them is in ``menu``; None for what is new.
+    """
+    order = [(section or "", position) for position, section in enumerate(menu["tops"]) if section not in gone]
+    for script in new:
+        order.insert(len([section for section, dummy in order if section < script]), (script, None))
+    found = []
+    for index, (section, position) in enumerate(order):
+        if position is None:
+            found.append({"path": str(index), "titles": [new[section]], "ids": [None], "title": new[section], "place": None})
+        for entry in menu["all"]:
+            if _position(entry, 0) == str(position):
+                path = ">".join([str(index)] + entry["path"].split(">")[1:])
+                found.append(dict(entry, path=path, place=entry["path"]))
+    return found
+
+
+def means_another(menu, saved, block, now, was):
+    """The sentence about a default that would start ``now`` where it starts ``was``. ``block``: path of the saved entry."""
+    wanted = asked(menu, saved)
+    name = "'%s'" % name_of(was).replace("'", "'\\''")
+    if menu["default"] == SAVED:
+        place, remedy = "saved_entry=%s in %s" % (wanted, block), "grub-set-default " + name
+    elif posixpath.basename(menu["default_by"] or "") in ("", "00_header"):
+        place, remedy = "GRUB_DEFAULT=%s" % wanted, "GRUB_DEFAULT=" + name
+    else:
+        place, remedy = "set default=%s in %s" % (wanted, menu["default_by"]), "set default=" + name
+    said = "the default would be %r instead of %r, for %s " % (now["title"], was["title"], place)
+    if loader.ours(was["id"]):
+        return said + "means an entry of ours, which goes: choose another there first"
+    return said + (
+        "counts the entries of the menu, and there are others then: correct it first, and name the entry there by its id "
+        "or title (%s)" % remedy
+    )
 
 
 def environment(text):
@@ -251,6 +334,20 @@ def evaluate(files):
                 origin.setdefault(token, path)
     line = "%s %s" % (values["GRUB_CMDLINE_LINUX"], values["GRUB_CMDLINE_LINUX_DEFAULT"])
     return (tokens.split(line) if known else None), origin
+
+
+def default_setting(files):
+    """What the settings have in the menu as default; None where they do not say it, or only to a shell."""
+    found = None
+    for dummy, text in files:
+        for line in text.splitlines():
+            match = DEFAULT.match(line)
+            if match:
+                value, dummy2, known = _shell_word(match.group(1), {})
+                found = {"saved": SAVED, "": "0"}.get(value, value) if known else None
+            elif re.search(r"\bGRUB_DEFAULT=", _code(line)):
+                return None
+    return found
 
 
 def decided_by_shell(text):

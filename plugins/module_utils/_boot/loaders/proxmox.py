@@ -30,7 +30,7 @@ import re
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted as boots
 from ansible_collections.vfio.host.plugins.module_utils._boot import entries, loader, tokens
-from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls, grub, grub_menu
+from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls, grub, grub_common, grub_menu
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 NAME = "proxmox"
@@ -290,12 +290,16 @@ def _systemd_boot_view(host, uuid, folder):
     return shown, problems
 
 
-def _grub_view(host, uuid, folder):
-    text = host.read(folder + "/grub/grub.cfg")
-    if text is None:
-        return [], ["the partition %s has no grub/grub.cfg" % uuid]
-    menu = grub_menu.parse_menu(text)
+def _grub_menu(host, folder):
+    """``(menu | None, the saved entry | None)`` of a partition."""
     saved = grub_menu.environment(host.read(folder + "/grub/grubenv")).get("saved_entry")
+    return grub_common.menu_of(host, folder + "/grub/grub.cfg"), saved
+
+
+def _grub_view(host, uuid, folder):
+    menu, saved = _grub_menu(host, folder)
+    if menu is None:
+        return [], ["the partition %s has no grub/grub.cfg" % uuid]
     default = grub_menu.default_entry(menu, saved)
     shown = []
     problems = [] if menu["complete"] else ["%s:/grub/grub.cfg ends in the middle" % uuid]
@@ -347,8 +351,20 @@ def configured(host):
 
 
 def hindrances(host, edits, wanted):
-    """See :mod:`_boot.loader`."""
-    return grub.hindrances(host, edits, wanted) if variant(host) == GRUB else []
+    """As with GRUB elsewhere, by the menu of each partition."""
+    if variant(host) != GRUB:
+        return []
+    files = grub.settings(host, edits)
+    found = grub.taken_out(files, wanted)
+    for uuid in uuids(host):
+        try:
+            with partition(host, uuid) as folder:
+                menu, saved = _grub_menu(host, folder)
+        except HostError:
+            continue  # view() says it
+        moves = menu and grub_common.default_moves(host, menu, saved, "%s:/grub/grubenv" % uuid, edits, files)
+        found += [reason for reason in moves or [] if reason not in found]
+    return found
 
 
 def fallback(host, owned):
