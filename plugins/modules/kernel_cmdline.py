@@ -87,6 +87,8 @@ options:
 notes:
   - With GRUB the menu is generated beside the one in place, compared with what is wanted, and then put in place in one
     step.
+  - With GRUB a default that is a number (C(GRUB_DEFAULT=3), or the saved entry) is refused where it would mean another
+    entry with the fallback entry in the menu, or without it. Name the default by its id or title.
   - The record is C(/var/lib/vfio-host/cmdline.json).
   - Where kernel-install or mkinitcpio would give the next kernel the running command line, C(/etc/kernel/cmdline) is made
     with the default entry's, and goes with the parameters and the fallback entry.

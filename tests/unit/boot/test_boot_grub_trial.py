@@ -58,6 +58,45 @@ def test_the_trial_entry_is_the_default_with_another_line_and_image(host):
     assert grub.trial(host, KERNEL, IMAGE, wanted) == []
 
 
+GRUB = """\
+set() { eval "$1"; }
+for name in load_video insmod search echo; do eval "$name() { :; }"; done
+linux() { fails linux; }
+initrd() { fails initrd; }
+boot() { fails boot || return 1; printf boot; exit; }
+configfile() { printf "configfile $1"; }
+fails() { case " $FAILS " in *" $1 "*) return 1 ;; esac; }
+prefix='(hd0)/boot/grub'
+"""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="only there is set a name like others")
+@pytest.mark.parametrize(
+    "fails, done",
+    [("", "boot"), ("linux initrd", "menu"), ("initrd", "menu"), ("boot", "menu"), ("linux initrd boot", "menu")],
+)
+@pytest.mark.parametrize("device_tree", [False, True])
+def test_what_grub_cannot_load_or_start_leads_to_the_ordinary_default(host, fails, done, device_tree):
+    """A kernel that was removed since, say. Without it GRUB waits at its menu for somebody with a keyboard."""
+    if device_tree:  # comes last, and is for the kernel that was loaded
+        text = host.read("/etc/grub.d/10_linux")
+        host.write("/etc/grub.d/10_linux", text.replace('    echo "$1}"\n', '    echo "$1\techo tree"\n    echo "$1}"\n'), mode=0o755)
+        grub.generate(host)
+    stage(host)
+    body = host.read(MENU).split("--id 'vfio-host-trial' {\n")[1].split("\n}\n")[0]
+    assert ("echo tree" in body) is device_tree
+    ran = subprocess.run(["bash", "-c", GRUB + body], env={"FAILS": fails}, capture_output=True, text=True, check=False)
+    assert (ran.stdout, ran.stderr) == ("boot" if done == "boot" else "configfile (hd0)/boot/grub/grub.cfg", "")
+
+
+@pytest.mark.skipif(not shutil.which("grub-script-check"), reason="grub-script-check is not installed")
+def test_grub_understands_the_menu(host):
+    cmdline.run(host, {"parameters": ["iommu=pt"], "state": "present", "loader": "auto"}, False)
+    stage(host)
+    done = subprocess.run(["grub-script-check", host.path(MENU)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_it_goes_without_a_trace(host):
     before = host.tree()
     stage(host)

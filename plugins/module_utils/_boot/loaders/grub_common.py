@@ -107,6 +107,11 @@ exit 0
 TRIAL_HEAD = "#!/bin/sh\n" + HEADER.replace("kernel_cmdline", "trial_boot") + "cat <<'VFIO_HOST_TRIAL'\n"
 TRIAL_TAIL = "VFIO_HOST_TRIAL\n"
 TRIAL_TITLE = "Trial boot (vfio.host)"
+TRIAL_LOADED = '\tset vfio_host_trial="$?"'
+TRIAL_END = '\tif [ "${vfio_host_trial}" = 0 ]; then boot; fi\n\tconfigfile ${prefix}/grub.cfg'
+"""What cannot be loaded or started, a kernel that was removed since for one, leads to the menu once more, which has taken
+the one-shot back by then and starts what a reboot would. Without that GRUB waits at the menu without an end. ``fallback``
+is no way: of numbers it takes only those of the top, and no ids, so it may be another kernel, or nothing."""
 
 
 # -- where GRUB is -------------------------------------------------------------------------
@@ -464,10 +469,12 @@ def trial_text(host, kernel, image, line):
             text = indent + text.strip()
         body.append(text)
         if command in grub_menu.LINUX and not found["initrds"]:
-            body.append(indent + "initrd\t" + quoted(own))
+            body += [indent + "initrd\t" + quoted(own), TRIAL_LOADED]
+        elif command in grub_menu.INITRD:
+            body.append(TRIAL_LOADED)
     # who may start the default entry: GRUB would ask for a password on the console, and the host wait there
     begin = ["menuentry '%s'" % TRIAL_TITLE] + found["options"] + ["--id '%s' {" % loader.TRIAL_ID]
-    lines = [" ".join(begin)] + body + ["}"]
+    lines = [" ".join(begin)] + body + [TRIAL_END, "}"]
     if any(text == TRIAL_TAIL.strip() for text in lines):
         raise HostError("the default entry holds the line %s" % TRIAL_TAIL.strip())
     return TRIAL_HEAD + "\n".join(lines) + "\n" + TRIAL_TAIL
