@@ -111,16 +111,19 @@ def digest_of(wanted, content):
 
 def trial_line(base, owned, wanted, extras):
     """The command line of the trial: ours replaced in the default entry's, and what makes it a trial behind it."""
-    present = [token for token in owned if token in base]
     kernel = tokens.for_kernel(base)
     rest = base[len(kernel):]  # what is behind "--" is for init
-    return tokens.replace(kernel, present, list(wanted) + list(extras)) + rest
+    return tokens.replace(kernel, tokens.common(owned, kernel), list(wanted) + list(extras)) + rest
 
 
-def lacks(line, owned, wanted):
-    """How a command line differs from what is wanted: sentences, empty when it is as wanted."""
+def lacks(line, owned, wanted, trial):
+    """How a command line differs from what is wanted: sentences, empty when it is as wanted.
+
+    ``trial``: the line of the trial. An administrator may have a token of ours too, and his is in it.
+    """
     found = ["%s is not in force" % token for token in tokens.lacking(line, wanted)]
-    return found + ["%s is there" % token for token in owned if token not in wanted and token in line]
+    gone = [token for token in tokens.beyond(owned, wanted) if line.count(token) > trial.count(token)]
+    return found + ["%s is there" % token for token in gone]
 
 
 def unit_files(deadline):
@@ -377,10 +380,10 @@ class _Plan:
             found.append(WATCHDOG)
         return found + list(EXTRAS.get(self.generator.NAME, ()))
 
-    def running(self):
-        """How the running system differs from what is wanted: sentences."""
+    def running(self, line):
+        """How the running system differs from what is wanted: sentences. ``line``: of the trial."""
         host = self.host
-        found = lacks(running_line(host), self.owned, self.wanted)
+        found = lacks(running_line(host), self.owned, self.wanted, line)
         for item in self.functions:
             driver = driver_of(host, item["address"])
             if driver is None or asked.module_of(driver) != asked.module_of(item["driver"]):
@@ -392,8 +395,8 @@ class _Plan:
     def differences(self):
         """``(running, ordinary)``: how the running system, and the default entry, differ from what is wanted."""
         host = self.host
-        running = self.running()
-        ordinary = lacks(self.default["tokens"], self.owned, self.wanted)
+        running = self.running(self.line)
+        ordinary = lacks(self.default["tokens"], self.owned, self.wanted, self.line)
         paths = _loaded(self.default)
         if not ordinary and paths:
             data = None if self.content is None else self.content.encode("utf-8")
@@ -694,7 +697,7 @@ def _staged(host, params, record, check_mode):
     same = record is not None and record["digest"] == plan.digest
     if outcome == "running":
         if same:
-            because = plan.running()
+            because = plan.running(record["line"])
             return _result(False, outcome, evidence + _binding_log(host, because), record, plan, because=because)
         raise HostError(
             "this boot is the trial of something else (%s): confirm it and make it permanent, or reboot to be back in "

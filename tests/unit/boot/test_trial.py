@@ -244,6 +244,25 @@ def test_removal_is_a_change_to_try_too(host):
     assert "iommu=pt is there" in result["because"] and result["line"][:3] == BASE
 
 
+@pytest.mark.parametrize("theirs", [0, 1, 2])
+def test_a_smaller_list_is_confirmed_beside_tokens_that_an_administrator_has_too(host, theirs):
+    """Ours goes and theirs stay: the trial is as wanted then, and until then the host is not."""
+    line = BASE + ["pci=noaer"] * theirs + ["x=1", "pci=noaer"]
+    host.write("/var/lib/vfio-host/cmdline.json", json.dumps(
+        {"schema": 1, "loader": "fake", "tokens": ["x=1", "pci=noaer"], "pending": False, "originals": {}}))
+    host.write("/proc/cmdline", " ".join(line) + "\n")
+    host.write(FakeLoader.SETTINGS, " ".join(line))
+    host.loader.generate(host)
+    smaller = {"parameters": ["x=1"], "devices_content": None}
+    result = run(host, **smaller)
+    assert result["because"] == ["pci=noaer is there"] and result["line"].count("pci=noaer") == theirs
+    host.reboot()
+    result = run(host, **smaller)
+    assert (result["outcome"], result["because"]) == ("running", [])
+    host.write("/proc/cmdline", host.read("/proc/cmdline") + " pci=noaer")
+    assert run(host, **smaller)["because"] == ["pci=noaer is there"]
+
+
 def test_a_full_boot_is_found_before_anything_is_written(host, monkeypatch):
     monkeypatch.setattr(manage, "free_bytes", lambda host_, path: 1 << 20)
     before = host.tree()
