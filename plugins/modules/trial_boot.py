@@ -90,7 +90,8 @@ notes:
   - What it has put where is recorded in C(/var/lib/vfio-host/trial.json) before it is written. A run that was killed is
     repaired by the next one, or taken back with O(state=absent).
   - If staging fails, everything is taken back and the message names the step.
-  - The trial can be chosen in the boot menu by hand, too; then it also goes back unless it is confirmed.
+  - The trial can be chosen in the boot menu by hand, too; then it also goes back unless it is confirmed. A host goes back
+    at its deadline once for each staging.
 seealso:
   - module: vfio.host.kernel_cmdline
   - module: vfio.host.vfio_binding

@@ -89,6 +89,8 @@ For the trial boot, where the loader can start an entry once. All others leave t
 
 from __future__ import annotations
 
+import re
+
 TRIAL_ID = "vfio-host-trial"
 FALLBACK_ID = "vfio-host-fallback"
 """Ids of our own entries: an entry whose id begins with one of these is not ordinary."""
@@ -97,6 +99,8 @@ OFF = "vfio_host=off"
 """On the command line: the script in the initramfs leaves every device to the host."""
 TRIAL = "vfio_host=trial"
 """On the command line of the trial entry: how a host knows that it is in it."""
+TRIAL_ADDS = re.compile(r"^(panic=\d+|systemd\.watchdog_sec=60|rd\.shell=0|rd\.emergency=reboot)$")
+"""What module trial_boot puts right behind it."""
 
 
 class Edit:
@@ -140,6 +144,16 @@ def view(entries, problems=()):
     without an entry, an entry whose files are missing.
     """
     return {"entries": list(entries), "problems": list(problems)}
+
+
+def apart(line):
+    """``(ordinary, ours)``: a command line without what only an entry of our own says, and that."""
+    ordinary, own = [], []
+    behind = False
+    for token in line:
+        behind = token == TRIAL or behind and bool(TRIAL_ADDS.match(token))
+        (own if behind or token == OFF else ordinary).append(token)
+    return ordinary, own
 
 
 def default_of(seen):

@@ -32,7 +32,8 @@ FOLDER = asked.STATE_FOLDER + "/trial"
 DEVICES = FOLDER + "/devices"
 """The list that goes into the trial's image in the place of the host's own."""
 EXPIRED = FOLDER + "/expired"
-"""Written by the timer's service: the host goes back since nobody confirmed in time."""
+"""Written by the timer's service: the host goes back since nobody confirmed in time. It does so once for each staging:
+an ordinary entry may have the trial's command line too, of a kernel that was installed while it ran."""
 CONFIRMED = FOLDER + "/confirmed"
 """Keeps the timer from being started once more: whenever a unit starts, systemd starts what sysinit.target wants and
 is not active, so a timer that was only stopped comes back with the next login."""
@@ -70,11 +71,12 @@ Description=Back to the ordinary boot entry: the trial boot was not confirmed in
 DefaultDependencies=no
 ConditionKernelCommandLine=vfio_host=trial
 ConditionPathExists=!%(confirmed)s
+ConditionPathExists=!%(expired)s
 
 [Service]
 Type=oneshot
 ExecStart=-/bin/sh -c 'echo "vfio-host: trial boot not confirmed within %(deadline)d s, rebooting" >/dev/kmsg'
-ExecStart=-/bin/sh -c 'echo "not confirmed within %(deadline)d s" >%(expired)s; sync'
+ExecStart=-/bin/sh -c 'mkdir -p %(folder)s && echo "not confirmed within %(deadline)d s" >%(expired)s || rm -f %(wants)s; sync'
 ExecStart=-/bin/systemctl --no-block reboot
 ExecStart=-/bin/sleep 180
 ExecStart=-/bin/systemctl --force reboot
@@ -87,6 +89,7 @@ Description=Deadline of the trial boot
 DefaultDependencies=no
 ConditionKernelCommandLine=vfio_host=trial
 ConditionPathExists=!%(confirmed)s
+ConditionPathExists=!%(expired)s
 
 [Timer]
 OnBootSec=%(deadline)ds
@@ -97,7 +100,8 @@ WANTS_TEXT = HEADER + """\
 Wants=vfio-host-trial.timer
 """
 """sysinit.target: pulled in before anything can send the host into emergency mode, and without
-dependencies of its own the timer stays there then."""
+dependencies of its own the timer stays there then. The service takes it away where it cannot write EXPIRED; on a
+disk where it can do neither, it reboots all the same: a root file system that is not writable is a reason to go back."""
 
 
 # -- pure ----------------------------------------------------------------------------------
@@ -128,7 +132,7 @@ def lacks(line, owned, wanted, trial):
 
 def unit_files(deadline):
     """``[(path, text)]`` of the dead man's timer."""
-    values = {"deadline": deadline, "expired": EXPIRED, "confirmed": CONFIRMED}
+    values = {"deadline": deadline, "folder": FOLDER, "expired": EXPIRED, "confirmed": CONFIRMED, "wants": WANTS}
     return [(SERVICE, SERVICE_TEXT % values), (TIMER, TIMER_TEXT % values), (WANTS, WANTS_TEXT)]
 
 
@@ -334,6 +338,11 @@ def _print_of(host, loader):
     }
 
 
+def _says_trial(entry):
+    return "the default entry %r has %s, as if each of its boots were a trial: take %s out of its command line first" % (
+        entry["title"], loaders.TRIAL, tokens.join(loaders.apart(entry["tokens"])[1]))
+
+
 class _Plan:
     """What staging would do, from what is there. Only reads."""
 
@@ -357,6 +366,8 @@ class _Plan:
                 self.obstacles.append("which kernel the entry %r starts cannot be told" % self.default["title"])
             elif loaders.OFF in self.default["tokens"]:
                 self.obstacles.append("the default entry has %s: nothing would be tried" % loaders.OFF)
+            elif loaders.TRIAL in self.default["tokens"]:
+                self.obstacles.append(_says_trial(self.default))
         self.kernel = None if self.obstacles else self.default["kernel"]
         self.image = None if self.obstacles else _image_path(self.kernel)
         self.line = [] if self.obstacles else trial_line(
@@ -456,7 +467,9 @@ class _Plan:
         """Whether what the record says is there and still fits: then staging has nothing to do."""
         if (record["line"], record["kernel"]) != (self.line, self.kernel):
             return False
-        if record["temporary"] or self.files() or not self.host.exists(self.image) or self.entry_edits():
+        if record["temporary"] or self.files() or self.host.exists(EXPIRED):
+            return False
+        if not self.host.exists(self.image) or self.entry_edits():
             return False
         return not self._binary(check=True)
 
@@ -755,6 +768,9 @@ def _confirmed(host, params, record, check_mode):
         raise HostError("this boot is not the trial (%s): %s" % (
             outcome.replace("_", " "), ". ".join(evidence) or "nothing was staged"))
     if host.exists(EXPIRED):
+        default = loaders.default_of(loader.view(host)) if loader is not None else None
+        if default is not None and loaders.TRIAL in default["tokens"]:
+            raise HostError("the deadline has passed, and this may be the ordinary entry: %s" % _says_trial(default))
         raise HostError("the deadline has passed: the host goes back to its ordinary entry just now")
     warnings = []
     again = _once(host, loader) == loaders.TRIAL_ID

@@ -120,6 +120,16 @@ def test_no_panic_and_a_watchdog_where_asked(host):
     assert trial.WATCHDOG in line and not [token for token in line if token.startswith("panic")]
 
 
+@pytest.mark.parametrize("name", ["initramfs-tools", "dracut"])
+def test_what_a_trial_adds_is_told_apart(host, name):
+    host.generator.NAME = name
+    host.write("/dev/watchdog", "")
+    line = run(host, watchdog=True, panic=3600)["line"] + ["later=1", "panic=5"]
+    ordinary, ours = loaders.apart(line)
+    assert ordinary == BASE + ["intel_iommu=on", "later=1", "panic=5"]
+    assert ours[:3] == [loaders.TRIAL, "panic=3600", trial.WATCHDOG] and len(ours) == (5 if name == "dracut" else 3)
+
+
 @pytest.mark.parametrize("line, wanted", [
     ("isolcpus=2-3", ["isolcpus=4-7"]), ("hugepagesz=1G hugepages=2", ["hugepagesz=1G", "hugepages=4"]),
 ])
@@ -210,6 +220,19 @@ def test_an_entry_that_is_off_is_not_tried(host):
     host.write(FakeLoader.SETTINGS, "root=UUID=1 vfio_host=off")
     host.loader.generate(host)
     assert "vfio_host=off" in run(host)["obstacles"][0]
+
+
+def test_an_entry_that_says_that_it_is_a_trial_is_not_tried(host):
+    """A trial that fails would leave a host that goes back from its ordinary entry."""
+    host.write(FakeLoader.SETTINGS, "root=UUID=1 vfio_host=trial panic=30 rd.shell=0 quiet")
+    host.loader.generate(host)
+    before = host.tree()
+    for check in (True, False):
+        result = run(host, check=check)
+        assert (result["available"], result["changed"]) == (False, False)
+        assert "'Fake' has vfio_host=trial" in result["obstacles"][0]
+        assert "take vfio_host=trial panic=30 rd.shell=0 out" in result["obstacles"][0]
+        assert host.tree() == before
 
 
 def test_nothing_to_try_when_the_host_runs_with_it(host):
@@ -478,6 +501,53 @@ def test_a_deadline_that_passed_is_told(host):
     host.reboot()
     with pytest.raises(HostError, match="went back by itself: not confirmed within 900 s"):
         run(host)
+
+
+def kernel_of_the_trial(host):
+    """A kernel was installed meanwhile, got the running line and is the default."""
+    host.write(FakeLoader.SETTINGS, host.read("/proc/cmdline").replace("BOOT_IMAGE=/vmlinuz ", ""))
+    host.loader.generate(host)
+
+
+@pytest.mark.parametrize("content", [CONTENT, None], ids=["list", "no list"])
+def test_the_host_goes_back_once_for_each_staging(host, content):
+    """Where the entry that it goes back to has the trial's command line it would do so for ever."""
+    for retry in (False, True):
+        run(host, devices_content=content, retry=retry)
+        assert not host.exists(trial.EXPIRED)
+        assert host.reboot() == loaders.TRIAL_ID and host.timer == "active"
+        kernel_of_the_trial(host)
+        assert host.expire() == "default"
+        assert host.read(trial.EXPIRED) == "not confirmed within 900 s\n"
+        assert host.timer == "inactive" and host.expire() is False
+        with pytest.raises(HostError, match="'Fake' has vfio_host=trial.*take vfio_host=trial panic=30 out"):
+            run(host, "confirmed")
+        host.write(FakeLoader.SETTINGS, " ".join(BASE))
+        host.loader.generate(host)
+        host.reboot()
+        with pytest.raises(HostError, match="went back by itself: not confirmed within 900 s"):
+            run(host, devices_content=content)
+
+
+def test_what_went_back_and_is_still_to_start_once_is_staged_again(host):
+    """A reboot without the boot loader leaves the one-shot; the next trial has its deadline again."""
+    run(host)
+    host.write(trial.BOOT_ID, "boot-kexec\n")
+    host.write(trial.EXPIRED, "not confirmed within 900 s\n")
+    assert run(host, check=True)["changed"] and run(host)["changed"]
+    assert not host.exists(trial.EXPIRED)
+
+
+def test_the_host_goes_back_once_where_the_list_could_not_be_written(host):
+    """Neither can what says that it went back: then nothing wants the timer any more."""
+    run(host, devices_content=None)
+    host.reboot()
+    kernel_of_the_trial(host)
+    host.write(trial.FOLDER, "in the way")
+    assert host.expire() == "default"
+    assert host.timer == "inactive" and host.expire() is False
+    run(host, "absent")
+    assert not host.exists(trial.SERVICE)
 
 
 def test_a_reboot_around_the_loader_is_no_trial(host, monkeypatch):

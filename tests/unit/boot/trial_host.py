@@ -8,6 +8,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
+import subprocess
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as loaders
@@ -210,9 +212,32 @@ class TrialHost(Host):
             return self.reboot()
         super().write("/proc/cmdline", tokens.join(["BOOT_IMAGE=/vmlinuz"] + chosen["tokens"]) + "\n")
         in_trial = loaders.TRIAL in chosen["tokens"]
-        self.timer = "active" if in_trial and self.exists(trial.WANTS) else "inactive"
+        self.timer = "active" if self.exists(trial.WANTS) and self.starts(trial.TIMER) else "inactive"
         functions.bind(self, functions.GPU["address"], "vfio-pci" if in_trial else "nouveau")
         return chosen["id"]
+
+    def starts(self, unit):
+        """Whether systemd would start a unit, by its conditions."""
+        found = re.findall(r"^Condition(\w+)=(.*)$", self.read(unit), re.M)
+        for name, value in found:
+            if name == "KernelCommandLine":
+                held = value in self.read("/proc/cmdline").split()
+            else:
+                assert name == "PathExists" and value.startswith("!")
+                held = not self.exists(value[1:])
+            if not held:
+                return False
+        return True
+
+    def expire(self):
+        """The deadline passes: what the timer's service writes is written, and the host reboots. False without it."""
+        if self.timer != "active" or not self.starts(trial.SERVICE):
+            return False
+        for command in re.findall(r"^ExecStart=-/bin/sh -c '(.*)'$", self.read(trial.SERVICE), re.M):
+            if "/dev/kmsg" not in command:
+                inside = re.sub(r"(?<![\w/])/(?=var/|etc/)", self.root + "/", command)
+                subprocess.run(["sh", "-c", inside], stderr=subprocess.DEVNULL, check=False)
+        return self.reboot()
 
     def tree(self):
         """Every file and folder."""
