@@ -283,6 +283,7 @@ class _Plan:
             staying = self.lasting() if self.with_fallback else {}
             back = {path: was for path, was in self.originals.items() if path not in staying}
             found = record.restored(self.host, found, back)
+            found.sort(key=lambda edit: edit.path in staying)  # last, as with parameters: it must not look stale
         if made is not None:
             found = [edit for edit in found if edit.path not in made or made[edit.path] != edit.before]
         ours = self.everything() if found or made is None else self.written

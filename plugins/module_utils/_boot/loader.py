@@ -44,7 +44,7 @@ and what was ours comes from the caller, and it answers with plain data. All of 
     What the next kernel to be installed would get, and which file says so. None: needs a shell to know.
 ``fallback(host, owned)`` -> ``[Edit]``
     Files that make an entry for the same kernel without ``owned`` and with ``vfio_host=off``.
-    Empty where that entry exists as it should.
+    Empty where that entry exists as it should. Where a kernel that is installed would get the running line, LASTING too.
     ``owned`` are all of our tokens that are on ordinary entries now or after the edits.
     ``owned=None`` takes it away. Whether generate() is needed: always called after edits.
     A file that edits() makes too is made as edits() says.
@@ -154,6 +154,24 @@ def apart(line):
         behind = token == TRIAL or behind and bool(TRIAL_ADDS.match(token))
         (own if behind or token == OFF else ordinary).append(token)
     return ordinary, own
+
+
+def stuck(place, line, file=None):
+    """What an ordinary entry says that only one of ours may: ``[sentence]``. ``file``: where its line is written, if not
+    in ``place``.
+
+    The tools that give a kernel its line take the one that runs where no file says it.
+    """
+    found = []
+    own = apart(line)[1]
+    for token, ran, more in ((TRIAL, "a trial boot", ", and what it tried"), (OFF, "the entry without VFIO", "")):
+        if token in own:
+            out = " ".join(one for one in own if (one == OFF) is (token == OFF))
+            remedy = "Take %s out%s" % (out, more) if file is None else (
+                "Write its command line to %s without %s%s: then it is built with that" % (file, out, more))
+            found.append("%s has %s: its kernel was installed while %s ran, and got that command line. %s" % (
+                place, token, ran, remedy))
+    return found
 
 
 def default_of(seen):

@@ -11,8 +11,9 @@ which the loader's commands have stand-ins. Each function is one promise and fai
         promise(lambda: MyHost(str(tmp_path_factory.mktemp("host"))), "grubby")
 
 ``broken(host)`` makes the loader's generator fail; leave it out where there is none. ``hindered(host)`` makes
-something that a run can only fail for, and not mend; leave it out where nothing is known. ``ignore``: paths
-that are not looked at when trees are compared (what the stand-in itself leaves, say a log).
+something that a run can only fail for, and not mend; leave it out where nothing is known. ``arrives(host)`` is
+what a package with a new kernel does; leave it out where no loader's tool takes the running line for it.
+``ignore``: paths that are not looked at when trees are compared (what the stand-in itself leaves, say a log).
 """
 
 from __future__ import annotations
@@ -286,6 +287,57 @@ def what_runs_once_gets_nowhere(make, name, ignore=(), **more):
             same_tree(host, before, ignore)
 
 
+def what_runs_once_is_not_for_the_next_kernel(make, name, ignore=(), arrives=None, **more):
+    """A kernel that is installed meanwhile gets the ordinary line, also where no parameters are asked."""
+    if arrives is None:
+        pytest.skip("the running line is not taken")
+    ignore = tuple(ignore) + ("/proc/cmdline", record.REMOVED)
+    for once in ONCE:
+        for first in (WANTED, ()):
+            host = make()
+            before = tree(host, ignore)
+            go(host, first)
+            restart(host, name, once)
+            sheltered = tree(host, ignore)
+            arrives(host)
+            arrived = {path for path, what in tree(host, ignore).items() if sheltered.get(path) != what}
+            for parameters, state in ((first, "present"), ((), "absent")):
+                go(host, parameters, state)
+                assert go(host, parameters, state)["changed"] is False
+                for entry in managed(host, name):
+                    assert not set(once) & set(entry["tokens"]), entry["title"]
+                    assert tokens.lacking(entry["tokens"], parameters) == [], entry["title"]
+            after = tree(host, ignore)
+            assert {path: after.get(path) for path in before if path not in arrived} == {
+                path: what for path, what in before.items() if path not in arrived}
+            assert set(after) - set(before) <= arrived
+
+
+def what_only_ours_say_is_told_of_an_ordinary_entry(make, name, ignore=(), arrives=None, **more):
+    """Of a kernel that was installed while one of ours ran, and nothing kept the running line from it."""
+    if arrives is None:
+        pytest.skip("the running line is not taken")
+    for once in ONCE[:2]:
+        host = make()
+        restart(host, name, once)
+        arrives(host)
+        found = [entry for entry in managed(host, name) if once[0] in entry["tokens"]]
+        if not found:
+            pytest.skip("the running line is not taken")
+        before = tree(host, ignore)
+        for entry in found:
+            assert [reason for reason in cmdline.backend(name).view(host)["problems"]
+                    if entry["source"] in reason and tokens.join(once) in reason]  # fmt: skip
+        for parameters in (WANTED, ()):
+            said = []
+            for check in (True, False):
+                with pytest.raises(HostError, match="nothing was changed: .* has %s: " % once[0]) as caught:
+                    go(host, parameters, check=check)
+                said.append(str(caught.value))
+                same_tree(host, before, ignore)
+            assert said[0] == said[1]
+
+
 def restart(host, name, once=()):
     """The host was rebooted into its default entry, with these words more."""
     entry = loader.default_of(cmdline.backend(name).view(host))
@@ -360,6 +412,8 @@ PROMISES = (
     says_what_is_there_without_a_fallback_entry,
     comes_back_after_a_reboot,
     what_runs_once_gets_nowhere,
+    what_runs_once_is_not_for_the_next_kernel,
+    what_only_ours_say_is_told_of_an_ordinary_entry,
 )
 
 

@@ -103,6 +103,13 @@ class LoaderHost(Host):
     def kernel_install(self, argv, env):
         return Result(argv, 1, "", "no stand-in for this")
 
+    def install(self, version):
+        """As the kernel's package and its postinst do on Debian."""
+        self.put("/lib/modules/%s/modules.dep" % version, "")
+        self.put("/boot/vmlinuz-" + version, uki_files.kernel(version))
+        self.put("/boot/initrd.img-" + version, "initrd " + version)
+        self.kernel_install(["kernel-install", "add", version, "/boot/vmlinuz-" + version], {})
+
     def line(self, env=None):
         """Command line of a new kernel, as 60-ukify.install and 90-loaderentry.install make it."""
         folder = (env or {}).get("KERNEL_INSTALL_CONF_ROOT")
@@ -129,13 +136,6 @@ class Debian(LoaderHost):
         for version in (OLD, NEW):
             self.install(version)
         self.calls.clear()
-
-    def install(self, version):
-        """As the kernel's package and its postinst do."""
-        self.put("/lib/modules/%s/modules.dep" % version, "")
-        self.put("/boot/vmlinuz-" + version, uki_files.kernel(version))
-        self.put("/boot/initrd.img-" + version, "initrd " + version)
-        self.kernel_install(["kernel-install", "add", version, "/boot/vmlinuz-" + version], {})
 
     def kernel_install(self, argv, env):
         version = argv[2]
@@ -177,10 +177,7 @@ class DebianUki(LoaderHost):
         self.put("/etc/kernel/install.conf", "layout=uki\nuki_generator=ukify\n")
         self.put("/usr/bin/ukify", "")
         for version in (OLD, NEW):
-            self.put("/lib/modules/%s/modules.dep" % version, "")
-            self.put("/boot/vmlinuz-" + version, uki_files.kernel(version))
-            self.put("/boot/initrd.img-" + version, "initrd " + version)
-            self.kernel_install(["kernel-install", "add", version, "/boot/vmlinuz-" + version], {})
+            self.install(version)
         self.calls.clear()
 
     def kernel_install(self, argv, env):

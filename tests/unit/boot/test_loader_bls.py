@@ -128,11 +128,22 @@ def test_names_that_only_look_like_ours_are_left():
     assert bls.edit_line("xn=1 n=12 n=1 n=1.\n", [], ["n=1"]) == "xn=1 n=12 n=1.\n"
 
 
+def arrives(host):
+    trees.install(host, "6.10.1-200.fc40.x86_64")
+
+
 def hindered(host):
     """A kernel for which nobody has made an entry."""
     host.write("/boot/vmlinuz-9.9.9", "")
 
 
+@pytest.mark.parametrize("file", ["a file", "no file"])
 @pytest.mark.parametrize("promise", loader_contract.PROMISES, ids=lambda promise: promise.__name__)
-def test_the_promises_of_every_loader(tmp_path_factory, promise):
-    promise(lambda: make(tmp_path_factory.mktemp("host")), "bls", hindered=hindered)
+def test_the_promises_of_every_loader(tmp_path_factory, promise, file):
+    def host():
+        found = make(tmp_path_factory.mktemp("host"))
+        if file == "no file":
+            found.remove(bls.CMDLINE)
+        return found
+
+    promise(host, "bls", hindered=hindered, arrives=arrives)

@@ -229,6 +229,28 @@ def test_the_files_are_written_in_an_order_that_keeps_mkconfig_from_running(fedo
     assert order == [edit.path for edit in grubby.edits(fedora, WANTED, [])]
 
 
+def test_the_file_for_the_next_kernel_stays_newer_than_the_settings(fedora):
+    """Where it is older or not there, installing a kernel runs grub2-mkconfig, which makes it anew."""
+    fedora.remove("/etc/kernel/cmdline")
+    for parameters in (WANTED, [], WANTED, WANTED[:1]):
+        loader_contract.go(fedora, parameters)
+        assert fedora.stat("/etc/kernel/cmdline").st_mtime_ns >= fedora.stat("/etc/default/grub").st_mtime_ns
+
+
+def test_the_fallback_alone_keeps_its_line_from_the_next_kernel(host):
+    """grubby would make /etc/kernel/cmdline of the last entry, which is our fallback."""
+    if host.exists("/etc/kernel/cmdline"):
+        host.remove("/etc/kernel/cmdline")
+    before, shown = host.tree(), lines(grubby, host)
+    loader_contract.go(host, ())
+    assert host.read("/etc/kernel/cmdline").split() == list(shown.values())[0]
+    stand_in.run(host, ["grubby", "--update-kernel=ALL", "--args=audit=1"])
+    assert "vfio_host=off" not in host.read("/etc/kernel/cmdline")
+    stand_in.run(host, ["grubby", "--update-kernel=ALL", "--remove-args=audit=1"])
+    loader_contract.go(host, (), "absent")
+    assert sorted(host.tree()) == sorted(before) and lines(grubby, host) == shown
+
+
 def test_without_a_cmdline_file_one_is_made_from_the_default_entry(fedora):
     fedora.remove("/etc/kernel/cmdline")
     name = "/boot/loader/entries/%s-6.9.4-200.fc40.x86_64.conf" % trees.MACHINE
@@ -517,7 +539,17 @@ def hindered(host):
     host.write("/boot/vmlinuz-9.9.9", "")
 
 
-@pytest.mark.parametrize("tree", ["fedora", "rhel8"])
+def arrives(host):
+    trees.install(host, "6.10.1-200.fc40.x86_64")
+
+
+@pytest.mark.parametrize("tree", ["fedora", "fedora without a file", "rhel8"])
 @pytest.mark.parametrize("promise", loader_contract.PROMISES, ids=lambda promise: promise.__name__)
 def test_the_promises_of_every_loader(tmp_path_factory, promise, tree):
-    promise(lambda: getattr(trees, tree)(Machine(tmp_path_factory.mktemp("host"), TOOLS)), "grubby", hindered=hindered)
+    def make():
+        host = getattr(trees, tree.split()[0])(Machine(tmp_path_factory.mktemp("host"), TOOLS))
+        if "without" in tree:
+            host.remove(bls.CMDLINE)
+        return host
+
+    promise(make, "grubby", hindered=hindered, arrives=arrives)

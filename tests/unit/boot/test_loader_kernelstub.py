@@ -78,6 +78,19 @@ def test_what_else_may_have_booted(host, path, text, reason):
     assert any(reason in sentence for sentence in evidence(kernelstub, host)[1])
 
 
+@pytest.mark.parametrize("once", ["vfio_host=trial", "vfio_host=off"])
+def test_an_entry_that_says_what_only_ours_say_is_refused_in_check_mode_too(host, once):
+    host.write(CURRENT, host.read(CURRENT).replace("options ", "options %s " % once))
+    before = host.tree()
+    said = []
+    for check in (True, False):
+        with pytest.raises(HostError, match="nothing was changed: %s has %s: " % (CURRENT, once)) as caught:
+            loader_contract.go(host, WANTED, check=check)
+        said.append(str(caught.value))
+        assert host.tree() == before
+    assert said[0] == said[1]
+
+
 def test_both_entries_and_the_configuration_get_ours(host):
     before = lines(kernelstub, host)
     assert sorted(before) == ["Pop_OS-current", "Pop_OS-oldkern"]

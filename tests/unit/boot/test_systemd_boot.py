@@ -86,7 +86,8 @@ def without_an_entry(host):
 @pytest.mark.parametrize("kind", [Debian, Arch], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("promise", loader_contract.PROMISES, ids=lambda promise: promise.__name__)
 def test_contract(tmp_path_factory, promise, kind):
-    promise(lambda: kind(str(tmp_path_factory.mktemp("host"))), "systemd_boot", hindered=without_an_entry)
+    arrives = (lambda host: host.install("6.13.1-amd64")) if kind is Debian else None
+    promise(lambda: kind(str(tmp_path_factory.mktemp("host"))), "systemd_boot", hindered=without_an_entry, arrives=arrives)
 
 
 # -- entries ---------------------------------------------------------------------------------
@@ -444,7 +445,11 @@ def run_plugin(host, shell, command, layout="bls", root="/boot/efi"):
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
-@pytest.mark.parametrize("rest", ["", " -- quux", " x=\"a b\" iommu=pt vfio_host=trial *"])
+@pytest.mark.parametrize("rest", [
+    "", " -- quux", " x=\"a b\" iommu=pt vfio_host=trial *",
+    " panic=5 vfio_host=trial panic=30 systemd.watchdog_sec=60 rd.shell=0 rd.emergency=reboot panic= panic=9",
+    " vfio_host=trial panic=3x panic=9 vfio_host=trial vfio_host=off panic=7 rd.shell=0",
+])  # fmt: skip
 def test_the_plugin_writes_what_the_backend_does(debian, shell, rest):
     misleading = {"/x": {"text": ' "tokens": [\n  "quiet"\n', "mode": 1, "after": ""}}
     record.write(debian, record.new("systemd_boot", OURS, False, misleading))
@@ -455,7 +460,8 @@ def test_the_plugin_writes_what_the_backend_does(debian, shell, rest):
     edits.write(debian, systemd_boot.fallback(debian, OURS))
     path = "%s-vfio-host-fallback-%s.conf" % (ENTRIES, NEW)
     wanted = debian.read(path)
-    assert loader.OFF in wanted and "intel_iommu" not in wanted
+    assert loader.OFF in wanted and "intel_iommu" not in wanted and "panic=30" not in wanted
+    assert wanted.count("panic=") == rest.count("panic=") - rest.count("panic=30")
     debian.remove(path)
     run_plugin(debian, shell, "add")
     assert debian.read(path) == wanted

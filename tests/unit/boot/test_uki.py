@@ -84,17 +84,29 @@ def hindered(host):
     host.put("/lib/modules/6.13.0/vmlinuz", uki_files.kernel("6.13.0"))
 
 
+def arrives(host):
+    """A new kernel; that of Arch is in the same images."""
+    if isinstance(host, DebianUki):
+        host.install("6.13.1-amd64")
+    else:
+        for name in ("arch-linux", "arch-linux-fallback"):
+            host.make("/efi/EFI/Linux/%s.efi" % name)
+
+
 PROMISES = [(kind, promise) for kind in list(HOSTS)[:2] for promise in loader_contract.PROMISES]
 PROMISES += [(kind, promise) for kind in list(HOSTS)[2:] for promise in (
     loader_contract.comes_back, loader_contract.applies_once, loader_contract.changes_its_mind,
-    loader_contract.comes_back_after_a_reboot, loader_contract.what_runs_once_gets_nowhere)]  # fmt: skip
+    loader_contract.comes_back_after_a_reboot, loader_contract.what_runs_once_gets_nowhere,
+    loader_contract.what_runs_once_is_not_for_the_next_kernel,
+    loader_contract.what_only_ours_say_is_told_of_an_ordinary_entry)]  # fmt: skip
 PROMISES += [("mkinitcpio, no file", loader_contract.a_killed_run_can_be_taken_back),
              ("mkinitcpio, no file", loader_contract.a_killed_way_back_is_finished_by_the_next)]
 
 
 @pytest.mark.parametrize("kind, promise", PROMISES, ids=lambda value: getattr(value, "__name__", value))
 def test_contract(tmp_path_factory, promise, kind):
-    promise(lambda: HOSTS[kind](str(tmp_path_factory.mktemp("host"))), "uki", broken=broken, hindered=hindered)
+    promise(lambda: HOSTS[kind](str(tmp_path_factory.mktemp("host"))), "uki", broken=broken, hindered=hindered,
+            arrives=arrives)  # fmt: skip
 
 
 # -- building --------------------------------------------------------------------------------
@@ -240,6 +252,21 @@ def test_a_file_that_an_administrator_has_taken_over_says_it_for_all(debian):
         assert line == (LINE + " mine=1 intel_iommu=on systemd.machine_id=" + MACHINE).split()
     run(debian, (), "absent")
     assert debian.read("/etc/kernel/cmdline") == LINE + " mine=1\n"
+
+
+@pytest.mark.parametrize("once", ["vfio_host=trial panic=30", "vfio_host=off"])
+def test_an_image_with_the_line_of_a_trial_is_built_anew_once_a_file_says_its_line(debian, once):
+    debian.put("/proc/cmdline", "%s %s\n" % (LINE, once))
+    debian.install("6.13.1-amd64")
+    debian.put("/etc/kernel/cmdline", "%s %s\n" % (LINE, once))
+    for _ in range(2):
+        with pytest.raises(HostError, match="nothing was changed: /etc/kernel/cmdline has %s: " % once.split()[0]):
+            run(debian, OURS)
+    debian.put("/etc/kernel/cmdline", LINE + "\n")
+    assert run(debian, OURS)["changed"] is True and run(debian, OURS)["changed"] is False
+    for entry in uki.view(debian)["entries"]:
+        if entry["managed"]:
+            assert entry["tokens"] == LINE.split() + OURS + ["systemd.machine_id=" + MACHINE]
 
 
 def test_kernel_install_that_does_not_take_a_line_for_one_image(debian):

@@ -26,7 +26,15 @@ import re
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import entries, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as boot_loader
-from ansible_collections.vfio.host.plugins.module_utils._boot.loader import FALLBACK_ID, OFF, TRIAL_ID, Edit, ours
+from ansible_collections.vfio.host.plugins.module_utils._boot.loader import (
+    FALLBACK_ID,
+    OFF,
+    TRIAL_ID,
+    Edit,
+    apart,
+    ours,
+    stuck,
+)
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import grub_common, grub_menu
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
@@ -36,6 +44,8 @@ FOLDERS = ("/boot/loader/entries", "/boot/efi/loader/entries", "/efi/loader/entr
 DEFAULTS = grub_common.DEFAULTS
 CMDLINE = "/etc/kernel/cmdline"
 VENDOR_CMDLINE = "/usr/lib/kernel/cmdline"
+LASTING = (CMDLINE,)
+"""Made where there is none, it stays until everything of ours goes, see :mod:`_boot.loader`."""
 FEDORA = "/usr/lib/kernel/install.d/20-grub.install"
 """What makes the entries of new kernels in the Fedora family."""
 
@@ -362,7 +372,8 @@ def _cmdline_from_default(host, owned):
     for item in [item for item in items if item["name"] == name] + items:
         if ordinary(item):
             line, dummy = entries.expand(entries.option_tokens(item["fields"]), known)
-            return tokens.join(token for token in line if token not in owned) + "\n"
+            line = apart(line)[0]
+            return tokens.join(tokens.without(line, tokens.common(owned, line))) + "\n"
     raise HostError("%s has no ordinary entry" % folder_of(host))
 
 
@@ -416,11 +427,8 @@ def view(host):
             missing.insert(0, linux)
         if missing and (managed or item["id"].startswith(FALLBACK_ID)):
             problems.append("%s: %s does not exist" % (item["path"], ", ".join(missing)))
-        if managed and boot_loader.TRIAL in line:
-            problems.append(
-                "%s has %s: its kernel was installed while a trial boot ran, and got that command line. Take out what "
-                "the trial added (%s and what is behind it)" % (item["path"], boot_loader.TRIAL, boot_loader.TRIAL)
-            )
+        if managed:
+            problems += stuck(item["path"], line)
         if unknown and managed:
             problems.append("%s: nothing gives a value to $%s" % (item["path"], ", $".join(unknown)))
         found.append(boot_loader.entry(
@@ -461,16 +469,28 @@ def configured(host):
 def fallback(host, owned):
     """For each kernel one more entry, without ours, that sorts behind all others; one whose kernel is gone goes too."""
     wanted = {}
+    shelter = []
     if owned is not None:
         folder, known = folder_of(host), _kernelopts(host)
         for item in _templates(host):
             line, dummy = entries.expand(entries.option_tokens(item["fields"]), known)
-            line = tokens.without([token for token in line if token not in (OFF, boot_loader.TRIAL)], owned)
+            line = tokens.without(apart(line)[0], owned)
             end = line.index("--") if "--" in line else len(line)
             text = _own_text(item, "without vfio", entries.initrds(item["fields"]), line[:end] + [OFF] + line[end:])
             path = "%s/%s%s-%s.conf" % (folder, FIRST, FALLBACK_ID, _kernel(item) or item["name"])
             wanted.setdefault(path, text)
-    return _own_edits(host, FALLBACK_ID, wanted)
+        shelter = sheltering_edits(host, owned)
+    return shelter + _own_edits(host, FALLBACK_ID, wanted)
+
+
+def sheltering_edits(host, owned):
+    """Edit that makes ``/etc/kernel/cmdline`` where a kernel would get the running line: an entry of ours says ``vfio_host=``.
+
+    ``grubby`` would make it of the last entry, which is our fallback.
+    """
+    if host.exists(CMDLINE) or host.exists(VENDOR_CMDLINE):
+        return []
+    return [edited(host, CMDLINE, None, _cmdline_from_default(host, owned))]
 
 
 def _kernelopts(host):

@@ -35,6 +35,7 @@ from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 NAME = "grubby"
+LASTING = bls.LASTING
 
 ASSIGNMENT = re.compile(r"^(?P<head>[ \t]*(?:export[ \t]+)?GRUB_CMDLINE_LINUX(?P<plus>\+?)=)(?P<value>.*)$")
 PLAIN = re.compile(r"^(?P<open>\"(?P<double>[^\"\\$`]*)\"|'(?P<single>[^']*)')[ \t]*(?:#.*)?$")

@@ -163,6 +163,11 @@ def view(host):
     return loader.view(found, problems)
 
 
+def hindrances(host, edits, wanted):
+    """See :mod:`_boot.loader`."""
+    return systemd_boot.hindrances_of(view(host))
+
+
 def default_item(host, items):
     """The entry that boots when nobody chooses, or None.
 

@@ -28,11 +28,12 @@ from ansible_collections.vfio.host.plugins.module_utils._boot import entries, pe
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import (
     FALLBACK_ID,
     OFF,
-    TRIAL,
     TRIAL_ID,
     Edit,
+    apart,
     entry,
     ours,
+    stuck,
     view as make_view,
 )
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
@@ -102,7 +103,7 @@ def without(line, owned, add=()):
 
 def ordinary_line(line, owned):
     """The command line without anything of ours, what an entry of our own may have left in it too."""
-    return without([token for token in line if token not in (OFF, TRIAL)], owned)
+    return without(apart(line)[0], owned)
 
 
 def off_line(line, owned):
@@ -199,8 +200,15 @@ ours=
         tr '\\n' ' '
 )
 set -f
-reversed=''
+reversed='' trial=''
 for word in $options; do
+    case "$word" in
+        vfio_host=off) trial='' ;;
+        vfio_host=trial) trial=1 ;;
+        panic=*[!0-9]* | panic=) trial='' ;;
+        panic=* | systemd.watchdog_sec=60 | rd.shell=0 | rd.emergency=reboot) [ -z "$trial" ] || continue ;;
+        *) trial='' ;;
+    esac
     reversed="$word $reversed"
 done
 left=" $ours"
@@ -742,6 +750,8 @@ def view_items(host, items, managed):
             problems.append(item["error"])
         elif missing and mine:
             problems.append("%s: %s does not exist" % (item["path"], ", ".join(missing)))
+        if mine and not ours(item["key"]):
+            problems += stuck(item["path"], line_of(item), None if item["uki"] is None else CMDLINE)
         found.append(entry(
             item["key"], entries.first(fields, "title", item["key"]), kernel_of(host, item), line_of(item),
             managed=mine and not ours(item["key"]), default=item is default,
@@ -765,8 +775,11 @@ def missing_kernels(host, found, where):
 
 
 def hindrances(host, edits, wanted):
+    return hindrances_of(view(host))
+
+
+def hindrances_of(seen):
     """Nothing but our own entries is made here: what is wrong with the others stays so."""
-    seen = view(host)
     own = tuple(one["source"] for one in seen["entries"] if ours(one["id"]))
     return ["%s: mend that first" % reason for reason in seen["problems"] if not reason.startswith(own)]
 

@@ -33,6 +33,7 @@ from ansible_collections.vfio.host.plugins.module_utils._boot.loader import (
     TRIAL_ID,
     Edit,
     ours,
+    stuck,
     view as make_view,
 )
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import systemd_boot as menu
@@ -630,11 +631,17 @@ def view(host):
 
 
 def hindrances(host, edits, wanted):
-    """An image for a kernel that has none is kernel-install's to make."""
-    if maker(host)[0] != "kernel-install":
-        return []
-    reasons = menu.missing_kernels(host, view(host)["entries"], "EFI/Linux")
-    return ["%s: mend that first (kernel-install add)" % reason for reason in reasons]
+    """An image for a kernel that has none is kernel-install's to make, and each keeps what its line is made of."""
+    reasons = []
+    if maker(host)[0] == "kernel-install":
+        reasons = menu.missing_kernels(host, view(host)["entries"], "EFI/Linux")
+        reasons = ["%s: mend that first (kernel-install add)" % reason for reason in reasons]
+    if _dictated(host):
+        found = stuck(" and ".join(_sources(host)), configured(host)[0])
+    else:
+        items = managed_items(host, menu.read_entries(host))
+        found = [reason for item in items for reason in stuck(item["path"], menu.line_of(item), menu.CMDLINE)]
+    return reasons + ["%s: mend that first" % reason for reason in found]
 
 
 def _named_as_ours(host, item):

@@ -59,7 +59,8 @@ class Machine(Host):
 def apply(backend, host, wanted, owned, fallback=True):
     """What the transaction does: write the edits, the fallback entry, generate. Returns the edits."""
     made = backend.edits(host, wanted, owned)
-    made += backend.fallback(host, wanted if wanted else None) if fallback else []
+    own = backend.fallback(host, wanted if wanted else None) if fallback else []
+    made += [edit for edit in own if edit.path not in [one.path for one in made]]
     edits.write(host, made)
     backend.generate(host)
     return made

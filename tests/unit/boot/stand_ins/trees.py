@@ -57,6 +57,17 @@ def _entry(host, name, version, options, title, images="/initramfs-%s.img", rest
     )
 
 
+def install(host, version):
+    """A kernel as its package and ``20-grub.install`` (or kernel-install's ``90-loaderentry``) put it there."""
+    texts = [host.read(path) for path in ("/etc/kernel/cmdline", "/usr/lib/kernel/cmdline")]
+    words = next((text for text in texts if text is not None), host.read("/proc/cmdline")).split()
+    line = " ".join(word for word in words if not word.startswith(("BOOT_IMAGE=", "initrd=")))
+    if "kernelopts=" in (host.read("/boot/grub2/grubenv") or ""):
+        line = "$kernelopts $tuned_params"
+    _kernel(host, version)
+    _entry(host, version, version, line, "Linux (%s)" % version)
+
+
 def fedora(host, root="root=UUID=1111 ro rootflags=subvol=root rhgb quiet"):
     """Fedora 40 with a /boot of its own: two kernels and the rescue entry, each with its own options."""
     rest = "grub_users $grub_users\ngrub_arg --unrestricted\ngrub_class fedora\n"
