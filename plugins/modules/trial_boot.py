@@ -92,6 +92,8 @@ notes:
   - If staging fails, everything is taken back and the message names the step.
   - The trial can be chosen in the boot menu by hand, too; then it also goes back unless it is confirmed. A host goes back
     at its deadline once for each staging.
+  - Where a kernel that is installed meanwhile would get the running command line, C(/etc/kernel/cmdline) is made of the
+    default entry's, until the trial is taken away. It is recorded as M(vfio.host.kernel_cmdline) records its own.
 seealso:
   - module: vfio.host.kernel_cmdline
   - module: vfio.host.vfio_binding

@@ -280,7 +280,7 @@ class _Plan:
         """
         found = self.loader.edits(self.host, self.written, owned)
         if not self.written:
-            staying = self.lasting() if self.with_fallback else {}
+            staying = self.lasting()
             back = {path: was for path, was in self.originals.items() if path not in staying}
             found = record.restored(self.host, found, back)
             found.sort(key=lambda edit: edit.path in staying)  # last, as with parameters: it must not look stale
@@ -292,7 +292,9 @@ class _Plan:
         return found + [edit for edit in own if edit.path not in there]
 
     def lasting(self):
-        """Originals of files that were not there before us and stay for as long as an entry of ours does."""
+        """Originals of files that were not there before us and stay for as long as an entry of ours does, a trial's too."""
+        if not self.with_fallback and not self.host.exists(record.TRIAL):
+            return {}
         names = getattr(self.loader, "LASTING", ())
         return {path: was for path, was in self.originals.items() if path in names and was["text"] is None}
 
@@ -321,9 +323,10 @@ class _Plan:
 
     def record(self):
         """The record as it has to be when nothing is pending; None for no record."""
-        if self.absent or not self.written and not self.with_fallback:
+        originals = self.originals if self.written else self.lasting()
+        if not self.written and not self.with_fallback and not originals:
             return None
-        return record.new(self.loader.NAME, self.written, False, self.originals if self.written else self.lasting())
+        return record.new(self.loader.NAME, self.written, False, originals)
 
     def refuse_hindrances(self):
         """Raise HostError for what no edit and no generating mends, so that check mode says it too."""

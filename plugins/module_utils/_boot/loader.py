@@ -51,6 +51,9 @@ and what was ours comes from the caller, and it answers with plain data. All of 
 ``LASTING``
     Optional: paths of files that are made where there are none and stay, without our tokens, for as long as there is an
     entry of our own (``/etc/kernel/cmdline``: without it a kernel gets the line that runs when it is installed).
+``shelter(host, owned)`` -> ``[Edit]``
+    Optional, with LASTING: what makes them. Empty where they are there, or nothing would take the running line.
+    ``owned`` are our tokens on the ordinary entries. Of fallback(), and for the time of a trial.
 ``fallback_unavailable(host)`` -> ``str | None``
     Optional, for a backend that cannot make one: why there is none, and what is there instead.
 

@@ -18,6 +18,9 @@ from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 FOLDER = "/var/lib/vfio-host"
 PATH = FOLDER + "/cmdline.json"
 
+TRIAL = FOLDER + "/trial.json"
+"""There for as long as a trial boot is: the record of :mod:`_boot.trial`."""
+
 REMOVED = "/run/vfio-host/cmdline-removed.json"
 """Tokens that we took out and that still run. It ends with the boot that ends them."""
 

@@ -421,6 +421,11 @@ class _Plan:
     def entry_edits(self):
         return self.loader.trial(self.host, self.kernel, self.image, self.line)
 
+    def shelter(self):
+        """Edits that keep the running line from a kernel that is installed in the trial."""
+        make = getattr(self.loader, "shelter", None)
+        return make(self.host, self.owned) if make else []
+
     def files(self):
         """Edits of the files that are ours alone."""
         wanted = unit_files(self.params["deadline"])
@@ -469,7 +474,7 @@ class _Plan:
             return False
         if record["temporary"] or self.files() or self.host.exists(EXPIRED):
             return False
-        if not self.host.exists(self.image) or self.entry_edits():
+        if not self.host.exists(self.image) or self.entry_edits() or self.shelter():
             return False
         return not self._binary(check=True)
 
@@ -502,6 +507,8 @@ class _Plan:
             host.remove(EXPIRED)
             host.remove(CONFIRMED)
             _reload(host)
+            doing = "keeping the trial's command line from the next kernel"
+            self._take_shelter()
             doing = "comparing the default entry with what it was"
             after = _print_of(host, self.loader)
             if after != untouched:
@@ -525,6 +532,15 @@ class _Plan:
                     "%s. Taking it back failed too: %s. Run it with state=absent" % (problem, second)) from exc
             raise HostError("%s. Everything was taken back" % problem) from exc
         return record
+
+    def _take_shelter(self):
+        """The same file that kernel_cmdline makes, in its record: it stays for as long as either needs it."""
+        made = self.shelter()
+        if made:
+            known = ownership.read(self.host) or ownership.new(self.loader.NAME, self.owned, False, {})
+            new = {edit.path: {"text": None, "mode": edit.mode, "after": ownership.digest(edit.after)} for edit in made}
+            ownership.write(self.host, dict(known, originals=dict(known["originals"], **new)))
+            edits.write(self.host, made)
 
     def _build(self, record):
         host = self.host
@@ -578,6 +594,36 @@ def _reload(host):
 # -- taking it back ------------------------------------------------------------------------
 
 
+def _borrowed(host, loader):
+    """``(record of kernel_cmdline, [path])``: the files of LASTING in it that nothing but a trial needs.
+
+    What cannot be told is left to kernel_cmdline.
+    """
+    names = getattr(loader, "LASTING", ())
+    try:
+        known = ownership.read(host) if names else None
+    except HostError:
+        return None, []
+    if known is None or known["pending"] or known["tokens"]:
+        return known, []
+    shown = [entry["id"] or "" for entry in loader.view(host)["entries"]]
+    if not shown or any(entry_id.startswith(loaders.FALLBACK_ID) for entry_id in shown):
+        return known, []
+    return known, [path for path, was in known["originals"].items() if path in names and was["text"] is None]
+
+
+def _leave_shelter(host, loader):
+    known, gone = _borrowed(host, loader)
+    for path in gone:
+        if ownership.ours(host.read(path), known["originals"][path]):
+            host.remove(path)
+    left = {path: was for path, was in known["originals"].items() if path not in gone} if gone else {}
+    if left:
+        ownership.write(host, dict(known, originals=left))
+    elif gone:
+        ownership.remove(host)
+
+
 def leftovers(host, loader, record):
     """What of a trial boot is on the host: sentences, empty when there is nothing."""
     found = []
@@ -592,6 +638,7 @@ def leftovers(host, loader, record):
             found.append("the files of %s" % loaders.TRIAL_ID)
     paths = [SERVICE, TIMER, WANTS, DEVICES, EXPIRED, CONFIRMED] + _images(host, record)
     found += [path for path in paths if host.exists(path)]
+    found += _borrowed(host, loader)[1]
     if record is not None:
         found += sorted(record["temporary"])
         found.append(STATE)
@@ -639,6 +686,7 @@ def take_back(host, loader, record):
         _reload(host)
     for path in (DEVICES, EXPIRED, CONFIRMED):
         host.remove(path)
+    _leave_shelter(host, loader)
     host.remove_empty_folder(FOLDER)
     host.remove(STATE)
     host.remove_empty_folder(asked.STATE_FOLDER)
@@ -740,7 +788,7 @@ def _staged(host, params, record, check_mode):
             "has another: take that out first" % (", ".join(lost), plan.default["title"])
         )
     plan.check_space()
-    diff = edits.diff(plan.files() + plan.entry_edits()) + [_line_diff(plan)]
+    diff = edits.diff(plan.files() + plan.entry_edits() + plan.shelter()) + [_line_diff(plan)]
     if not check_mode:
         if record is not None:
             take_back(host, loader, record)

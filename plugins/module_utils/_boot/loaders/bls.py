@@ -469,7 +469,6 @@ def configured(host):
 def fallback(host, owned):
     """For each kernel one more entry, without ours, that sorts behind all others; one whose kernel is gone goes too."""
     wanted = {}
-    shelter = []
     if owned is not None:
         folder, known = folder_of(host), _kernelopts(host)
         for item in _templates(host):
@@ -479,11 +478,11 @@ def fallback(host, owned):
             text = _own_text(item, "without vfio", entries.initrds(item["fields"]), line[:end] + [OFF] + line[end:])
             path = "%s/%s%s-%s.conf" % (folder, FIRST, FALLBACK_ID, _kernel(item) or item["name"])
             wanted.setdefault(path, text)
-        shelter = sheltering_edits(host, owned)
-    return shelter + _own_edits(host, FALLBACK_ID, wanted)
+    made = [] if owned is None else shelter(host, owned)
+    return made + _own_edits(host, FALLBACK_ID, wanted)
 
 
-def sheltering_edits(host, owned):
+def shelter(host, owned):
     """Edit that makes ``/etc/kernel/cmdline`` where a kernel would get the running line: an entry of ours says ``vfio_host=``.
 
     ``grubby`` would make it of the last entry, which is our fallback.

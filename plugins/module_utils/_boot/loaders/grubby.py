@@ -212,6 +212,7 @@ refresh = bls.refresh
 view = bls.view
 hindrances = bls.hindrances
 fallback = bls.fallback
+shelter = bls.shelter
 trial_obstacles = bls.trial_obstacles
 trial = bls.trial
 once = bls.once

@@ -618,13 +618,19 @@ def cmdline_edits(host, wanted, owned, base):
     return [_edit(host, CMDLINE, text, after, own=False)] if after != text else []
 
 
-def sheltering_edits(host, base):
+def shelter(host, owned):
     """Edit that makes ``/etc/kernel/cmdline`` where the running line would be taken: an entry of ours says ``vfio_host=``.
 
     Whoever installs a kernel while such an entry runs would have it for good.
     """
-    if host.exists(CMDLINE) or host.exists(VENDOR_CMDLINE):
+    items = read_entries(host)
+    managed = ordinary(host, items)
+    if not _has_kernel_install(host, managed) or host.exists(CMDLINE) or host.exists(VENDOR_CMDLINE):
         return []
+    return new_cmdline(host, _base(host, items, managed, owned))
+
+
+def new_cmdline(host, base):
     return [_edit(host, CMDLINE, None, tokens.join(base) + "\n", own=False)]
 
 
@@ -812,7 +818,6 @@ def fallback(host, owned):
     """An entry for each kernel of kernel-install, and the plugin that keeps it so; one for the default else."""
     items = read_entries(host)
     wanted = {}
-    shelter = []
     if owned is not None:
         managed = ordinary(host, items)
         automatic = [item for item in managed if by_kernel_install(host, item)] if host.which("kernel-install") else []
@@ -827,9 +832,8 @@ def fallback(host, owned):
                 entries.first(item["fields"], "version") or version or name,
                 copied_rows(item["text"]), off_line(line_of(item), owned),
             )  # fmt: skip
-        if automatic:
-            shelter = sheltering_edits(host, _base(host, items, managed, owned))
-    return shelter + own_edits(host, items, FALLBACK_ID, wanted) + plugin_edits(
+    made = [] if owned is None else shelter(host, owned)
+    return made + own_edits(host, items, FALLBACK_ID, wanted) + plugin_edits(
         host, PLUGIN_TEXT if owned is not None and automatic else None)
 
 

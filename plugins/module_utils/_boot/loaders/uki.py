@@ -656,7 +656,6 @@ def _named_as_ours(host, item):
 def fallback(host, owned):
     items = menu.read_entries(host)
     wanted = {}
-    shelter = []
     automatic = maker(host)[0] == "kernel-install"
     managed = managed_items(host, items)
     possible = owned is not None and bool(managed) and fallback_unavailable(host) is None
@@ -669,10 +668,18 @@ def fallback(host, owned):
                 entries.first(item["fields"], "title") or "Linux %s" % version, version or name,
                 [("efi", item["path"][len(item["root"].rstrip("/")):])], menu.off_line(menu.line_of(item), owned),
             )  # fmt: skip
-        if not _sources(host):
-            shelter = menu.sheltering_edits(host, _base(host, items, managed, owned))
-    return shelter + menu.own_edits(host, items, FALLBACK_ID, wanted) + menu.plugin_edits(
+    made = shelter(host, owned) if possible else []
+    return made + menu.own_edits(host, items, FALLBACK_ID, wanted) + menu.plugin_edits(
         host, menu.PLUGIN_TEXT if possible and automatic else None)
+
+
+def shelter(host, owned):
+    """As :func:`menu.shelter`; mkinitcpio takes the running line too."""
+    items = menu.read_entries(host)
+    managed = managed_items(host, items)
+    if not managed or _sources(host):
+        return []
+    return menu.new_cmdline(host, _base(host, items, managed, owned))
 
 
 def fallback_unavailable(host):
