@@ -92,6 +92,12 @@ notes:
   - The record is C(/var/lib/vfio-host/cmdline.json).
   - Where kernel-install or mkinitcpio would give the next kernel the running command line, C(/etc/kernel/cmdline) is made
     with the default entry's, and goes with the parameters and the fallback entry.
+  - Entries of another installation in the same folder are left alone; they are told by machine id and C(root=). With
+    V(grubby) and V(bls) it fails where one of them boots by default, and where C(/etc/kernel/cmdline) would have to be
+    made and no entry has the C(root=) that runs.
+  - It fails where C(/etc/kernel/cmdline) has a comment that is not known to be left out by what reads it for the next
+    kernel. kernel-install leaves comments out since systemd 257, for unified kernel images since 2026 only, and in the
+    Fedora family not at all.
   - Unified kernel images get the line of C(/etc/kernel/cmdline) where an administrator has that file. Where not, each
     keeps the line that it has.
   - A warning about an overridden parameter is given by the run that changes something; RV(overridden) tells it always.

@@ -517,7 +517,12 @@ def _warnings(plan, defeated, fallbacks, changed, check_mode):
             "the default boot entry %r comes from %s and is not changed: it boots without %s"
             % (entry["title"], entry["source"] or "an unknown place", ", ".join(wanted))
         )
-    if plan.with_fallback and not fallbacks and not (changed and check_mode):
+    if plan.with_fallback:
         why = getattr(plan.loader, "fallback_unavailable", lambda host: None)(plan.host)
-        found.append(why or "loader %s has no fallback entry with %s" % (plan.loader.NAME, OFF))
+        if why:
+            found.append(why)
+        elif fallbacks or changed and check_mode:
+            found += getattr(plan.loader, "fallback_gaps", lambda host: [])(plan.host)
+        else:
+            found.append("loader %s has no fallback entry with %s" % (plan.loader.NAME, OFF))
     return found

@@ -18,6 +18,9 @@ from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
 
 LINE = re.compile(r"^[ \t]*([A-Za-z0-9_-]+)(?:[ \t]+(.*?))?[ \t]*$")
 COUNTER = re.compile(r"^(.+)\+(\d+)(?:-(\d+))?$")
+COMMENT = re.compile(r"^\s*#")
+FLUSH_COMMENT = re.compile(r"^#")
+"""Lines of a file with a command line that nobody means for the kernel; who reads it may leave out fewer, or none."""
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -100,16 +103,22 @@ def edit(text, remove, add, base=None):
 def edit_line(text, remove, add):
     """The same for a file that is one command line in one line or several, as ``/etc/kernel/cmdline``."""
     lines = text.splitlines(True)
-    places = [index for index, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
+    places = [index for index, line in enumerate(lines) if line.strip() and not COMMENT.match(line)]
     if not places:
         return _ended(text) + tokens.join(add) + "\n" if add else text
     emptied = _change(lines, places, remove, add, lambda line: 0)
     return "".join(line for index, line in enumerate(lines) if index not in emptied)
 
 
-def line_tokens(text):
-    """Tokens of such a file; lines that begin with ``#`` are comments."""
-    return tokens.split("\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")))
+def line_tokens(text, left_out=COMMENT):
+    """Tokens of such a file; ``left_out``: the lines that are none to who reads it, None where it takes every word."""
+    return tokens.split("\n".join(line for line in text.splitlines() if not (left_out and left_out.match(line))))
+
+
+def false_comments(text, left_out):
+    """``[(number, line)]`` of what looks like a comment in such a file, and is none to who reads it."""
+    return [(number, line) for number, line in enumerate(text.splitlines(), 1)
+            if COMMENT.match(line) and not (left_out and left_out.match(line))]  # fmt: skip
 
 
 def _change(lines, places, remove, add, begin):

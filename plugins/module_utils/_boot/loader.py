@@ -56,6 +56,8 @@ and what was ours comes from the caller, and it answers with plain data. All of 
     ``owned`` are our tokens on the ordinary entries. Of fallback(), and for the time of a trial.
 ``fallback_unavailable(host)`` -> ``str | None``
     Optional, for a backend that cannot make one: why there is none, and what is there instead.
+``fallback_gaps(host)`` -> ``[sentence]``
+    Optional: ordinary entries that have none for now, why, and what mends it, where others may have one.
 
 What :mod:`_boot.cmdline` does with it: it writes the edits and those of the fallback together, calls
 generate(), asks for both again (a kernel may have been installed, a fallback may follow from what was

@@ -13,6 +13,8 @@ which the loader's commands have stand-ins. Each function is one promise and fai
 ``broken(host)`` makes the loader's generator fail; leave it out where there is none. ``hindered(host)`` makes
 something that a run can only fail for, and not mend; leave it out where nothing is known. ``arrives(host)`` is
 what a package with a new kernel does; leave it out where no loader's tool takes the running line for it.
+``stranger(host)`` puts an entry of another installation beside the host's own and returns its path; leave it out where
+there is no such folder.
 ``ignore``: paths that are not looked at when trees are compared (what the stand-in itself leaves, say a log).
 """
 
@@ -434,4 +436,23 @@ def exchanged_counts_of_huge_pages(make, name, **more):
     assert go(host, other)["changed"] is False
 
 
-PROMISES += (exchanged_counts_of_huge_pages,)
+def leaves_another_installation_alone(make, name, ignore=(), stranger=None, **more):
+    """Its entry is shown, and no byte of it changes: not on the way there, nor later, nor on the way back."""
+    if stranger is None:
+        pytest.skip("the entries are nobody else's")
+    host = make()
+    ours = [entry["source"] for entry in managed(host, name)]
+    path = stranger(host)
+    before = tree(host, ignore)
+    for parameters, state in ((WANTED, "present"), (OTHER, "present"), ((), "present"), ((), "absent")):
+        predicted = go(host, parameters, state, check=True)
+        assert predicted["changed"] is go(host, parameters, state)["changed"] is True
+        assert tree(host)[path] == before[path]
+        shown = {entry["source"]: entry["managed"] for entry in cmdline.backend(name).view(host)["entries"]}
+        assert shown[path] is False
+        assert [source for source, cared_for in shown.items() if cared_for] == ours
+        assert go(host, parameters, state)["changed"] is False
+    same_tree(host, before, ignore)
+
+
+PROMISES += (exchanged_counts_of_huge_pages, leaves_another_installation_alone)

@@ -4,7 +4,9 @@
 """Recorded hosts that systemd-boot started: with kernel-install as on Debian 13, by hand as on Arch, with UKIs.
 
 ``kernel-install`` and ``bootctl`` have stand-ins that do what systemd 257's do to the files: without a file of its own
-a new kernel gets the running line, and with ``KERNEL_INSTALL_CONF_ROOT`` no other folder is looked into.
+a new kernel gets the running line, with ``KERNEL_INSTALL_CONF_ROOT`` no other folder is looked into, and where there is
+``/etc/kernel/tries`` what is made has a counter in its name, which the loader changes. What is a comment in
+``/etc/kernel/cmdline`` goes by the version of the plugin that is installed.
 """
 
 from __future__ import annotations
@@ -15,6 +17,11 @@ import subprocess
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted, entries, pe
 from ansible_collections.vfio.host.plugins.module_utils._host import Host, Result
 from ansible_collections.vfio.host.tests.unit.boot import uki_files
+
+PLUGINS = "/usr/lib/kernel/install.d/"
+LOADERENTRY = {252: "tr -s \"$IFS\" ' ' <cmdline\n", 257: "grep -Gv '^\\s*#' cmdline | tr -s \"$IFS\" ' '\n"}
+UKIFY = {257: "path.read_text().split()\n", 261: "[word for line in lines if not line.startswith('#')]\n"}
+"""What systemd's plugins do with ``/etc/kernel/cmdline``, since these versions."""
 
 MACHINE = "0123456789abcdef0123456789abcdef"
 UUID = "11111111-2222-3333-4444-555555555555"
@@ -110,12 +117,35 @@ class LoaderHost(Host):
         self.put("/boot/initrd.img-" + version, "initrd " + version)
         self.kernel_install(["kernel-install", "add", version, "/boot/vmlinuz-" + version], {})
 
+    def counter(self, env):
+        """What boot counting adds to the name of what is made."""
+        text = self.read(env.get("KERNEL_INSTALL_CONF_ROOT", "/etc/kernel") + "/tries")
+        return "" if text is None else "+%d" % int(text)
+
+    def remove_others(self, folder, stem, suffix):
+        for name in self.listdir(folder):
+            if name == stem + suffix or name.startswith(stem + "+") and name.endswith(suffix):
+                self.remove(folder + "/" + name)
+
+    def rename(self, path, good):
+        """The loader starts an entry with a counter, or it is found to be good. Returns the path that it has then."""
+        stem, left, done = entries.split_name(os.path.basename(path))
+        name = stem + ("" if good else "+%d-%d" % (left - 1, done + 1)) + os.path.splitext(path)[1]
+        os.rename(self.path(path), self.path(os.path.dirname(path)) + "/" + name)
+        return os.path.dirname(path) + "/" + name
+
     def line(self, env=None):
-        """Command line of a new kernel, as 60-ukify.install and 90-loaderentry.install make it."""
+        """Command line of a new kernel, as the plugin of this host makes it."""
         folder = (env or {}).get("KERNEL_INSTALL_CONF_ROOT")
         texts = [self.read(one + "/cmdline") for one in ([folder] if folder else ["/etc/kernel", "/usr/lib/kernel"])]
         texts = [text for text in texts if text is not None]
-        words = entries.line_tokens(texts[0]) if texts else [
+        plugin = self.read(PLUGINS + self.PLUGIN)
+        rows = texts[0].splitlines() if texts else []
+        if plugin == LOADERENTRY[257]:
+            rows = [row for row in rows if not row.lstrip().startswith("#")]
+        elif plugin == UKIFY[261]:
+            rows = [row for row in rows if not row.startswith("#")]
+        words = " ".join(rows).split() if texts else [
             word for word in self.read("/proc/cmdline").split() if not word.startswith(("BOOT_IMAGE=", "initrd="))]
         if not any(word.startswith("systemd.machine_id=") for word in words):
             words.append("systemd.machine_id=" + MACHINE)
@@ -125,9 +155,14 @@ class LoaderHost(Host):
 class Debian(LoaderHost):
     """Debian 13, the EFI partition at /boot/efi, two kernels, and another system's entry."""
 
-    def __init__(self, root):
+    PLUGIN = "90-loaderentry.install"
+
+    def __init__(self, root, tries=None):
         super().__init__(root)
+        if tries is not None:
+            self.put("/etc/kernel/tries", "%d\n" % tries)
         self.started_by("%s-%s.conf" % (MACHINE, NEW), "/boot/efi")
+        self.put(PLUGINS + self.PLUGIN, LOADERENTRY[257])
         self.put("/boot/efi/EFI/systemd/systemd-bootx64.efi", "")
         self.put("/boot/efi/loader/loader.conf", "timeout 3\n#console-mode keep\n")
         self.put("/boot/efi/loader/entries.srel", "type1\n")
@@ -144,7 +179,10 @@ class Debian(LoaderHost):
         self.put(folder + "/linux", self.read_bytes("/boot/vmlinuz-" + version))
         self.put(folder + "/initrd.img-" + version, self.read_bytes("/boot/initrd.img-" + version))
         values = {"version": version, "machine": MACHINE, "line": self.line(env)}
-        self.put("%s/loader/entries/%s-%s.conf" % (root, MACHINE, version), ENTRY % values)
+        stem, counter = "%s-%s" % (MACHINE, version), self.counter(env)
+        if counter:
+            self.remove_others(root + "/loader/entries", stem, ".conf")
+        self.put("%s/loader/entries/%s%s.conf" % (root, stem, counter), ENTRY % values)
         return Result(argv, 0)
 
 
@@ -169,11 +207,16 @@ class Arch(LoaderHost):
 class DebianUki(LoaderHost):
     """Debian 13 with layout=uki, the EFI partition at /efi, two kernels."""
 
-    def __init__(self, root):
+    PLUGIN = "60-ukify.install"
+
+    def __init__(self, root, tries=None):
         super().__init__(root)
+        if tries is not None:
+            self.put("/etc/kernel/tries", "%d\n" % tries)
         self.started_by("%s-%s.efi" % (MACHINE, NEW), "/efi", stub="systemd-stub 257.13-1~deb13u1")
         self.put("/efi/EFI/systemd/systemd-bootx64.efi", "")
         self.put("/efi/loader/loader.conf", "")
+        self.put(PLUGINS + self.PLUGIN, UKIFY[257])
         self.put("/etc/kernel/install.conf", "layout=uki\nuki_generator=ukify\n")
         self.put("/usr/bin/ukify", "")
         for version in (OLD, NEW):
@@ -191,7 +234,11 @@ class DebianUki(LoaderHost):
         if not any("layout=uki" in (self.read(path) or "").split() for path in paths):
             return Result(argv, 0)  # another layout, by what is on the partition
         image = uki_files.uki(version, " " + self.line(env), initrd=self.read_bytes("/boot/initrd.img-" + version))
-        self.put("%s/EFI/Linux/%s-%s.efi" % (env.get("BOOT_ROOT", "/efi"), MACHINE, version), image)
+        folder = env.get("BOOT_ROOT", "/efi") + "/EFI/Linux"
+        stem, counter = "%s-%s" % (MACHINE, version), self.counter(env)
+        if counter and self.exists("%s/%s.efi" % (folder, stem)):
+            self.remove_others(folder, stem, ".efi")
+        self.put("%s/%s%s.efi" % (folder, stem, counter), image)
         return Result(argv, 0)
 
     def uki(self, version):

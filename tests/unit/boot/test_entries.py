@@ -122,6 +122,14 @@ def test_a_token_in_a_comment_of_such_a_file_stays():
     assert entries.line_tokens("# x=1\nx=1 a\n") == ["x=1", "a"]
 
 
+@pytest.mark.parametrize(
+    "left_out, expected",
+    [(entries.COMMENT, ["a"]), (entries.FLUSH_COMMENT, ["#", "y=2", "a"]), (None, ["#", "x=1", "#", "y=2", "a"])],
+)
+def test_what_is_a_comment_in_such_a_file_goes_by_who_reads_it(left_out, expected):
+    assert entries.line_tokens("# x=1\n  # y=2\na\n", left_out) == expected
+
+
 def test_comments_are_no_options():
     assert entries.edit("# options a\noptions b\n", ["a"], ["c"]) == "# options a\noptions b c\n"
 

@@ -327,6 +327,20 @@ def test_kernelopts_that_nothing_sets_is_refused(rhel8):
     assert any("$kernelopts" in problem for problem in grubby.view(rhel8)["problems"])
 
 
+def test_kernelopts_of_another_installation_stay(fedora):
+    """Its RHEL 8 says $kernelopts, ours does not, and the environment block is the same."""
+    path = "/boot/grub2/grubenv"
+    text = "saved_entry=%s-6.9.4-200.fc40.x86_64\nkernelopts=root=UUID=2222 ro \n" % trees.MACHINE
+    fedora.write(path, trees.block(text), mode=0o600)
+    theirs = trees.stranger(fedora, root="$kernelopts")
+    before = fedora.tree()
+    loader_contract.go(fedora, WANTED)
+    assert (fedora.read(path), fedora.read(theirs)) == (trees.block(text), before[theirs][0].decode())
+    loader_contract.in_force(fedora, "grubby", WANTED)
+    loader_contract.go(fedora, (), "absent")
+    assert fedora.tree() == before
+
+
 def test_an_entry_without_options_is_refused(fedora):
     path = "/boot/loader/entries/%s-6.9.4-200.fc40.x86_64.conf" % trees.MACHINE
     fedora.write(path, "title x\nversion 1\nlinux /vmlinuz-6.9.4-200.fc40.x86_64\n")
@@ -552,4 +566,4 @@ def test_the_promises_of_every_loader(tmp_path_factory, promise, tree):
             host.remove(bls.CMDLINE)
         return host
 
-    promise(make, "grubby", hindered=hindered, arrives=arrives)
+    promise(make, "grubby", hindered=hindered, arrives=arrives, stranger=trees.stranger)

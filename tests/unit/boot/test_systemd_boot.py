@@ -23,9 +23,12 @@ from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.tests.unit.boot import loader_contract, uki_files
 from ansible_collections.vfio.host.tests.unit.boot.systemd_boot_host import (
     LINE,
+    LOADERENTRY,
     MACHINE,
     NEW,
     OLD,
+    OTHER_SYSTEM,
+    PLUGINS,
     Arch,
     ArchUki,
     Debian,
@@ -83,11 +86,25 @@ def without_an_entry(host):
         host.remove("/boot/vmlinuz-linux")
 
 
-@pytest.mark.parametrize("kind", [Debian, Arch], ids=lambda kind: kind.__name__)
+class Counted(Debian):
+    """Every entry has a counter in its name."""
+
+    def __init__(self, root):
+        super().__init__(root, tries=3)
+
+
+@pytest.mark.parametrize("kind", [Debian, Arch, Counted], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("promise", loader_contract.PROMISES, ids=lambda promise: promise.__name__)
 def test_contract(tmp_path_factory, promise, kind):
     arrives = (lambda host: host.install("6.13.1-amd64")) if kind is Debian else None
-    promise(lambda: kind(str(tmp_path_factory.mktemp("host"))), "systemd_boot", hindered=without_an_entry, arrives=arrives)
+    promise(lambda: kind(str(tmp_path_factory.mktemp("host"))), "systemd_boot", hindered=without_an_entry, arrives=arrives,
+            stranger=stranger)
+
+
+def stranger(host):
+    path = systemd_boot.partitions(host)[0] + "/loader/entries/stranger.conf"
+    host.put(path, OTHER_SYSTEM.replace("sort-key   aaa", "sort-key   zzz"))
+    return path
 
 
 # -- entries ---------------------------------------------------------------------------------
@@ -137,6 +154,50 @@ def test_the_next_kernel_gets_ours_and_not_what_only_runs(debian):
     assert lines["6.13.1-amd64"] == LINE.split() + OURS + machine
     assert tokens.lacking(systemd_boot.configured(debian)[0], OURS) == []
     assert apply(debian, OURS, OURS) == []
+
+
+def next_kernel(host):
+    host.install("6.13.1-amd64")
+    return [entry["tokens"] for entry in systemd_boot.view(host)["entries"] if entry["kernel"] == "6.13.1-amd64"][0]
+
+
+def test_a_comment_for_the_next_kernel(debian):
+    """systemd's plugin leaves it out, since 257."""
+    debian.put("/etc/kernel/cmdline", "# iommu=off\n%s\n # not \"this\n" % LINE)
+    before = loader_contract.tree(debian)
+    go(debian, OURS)
+    assert systemd_boot.configured(debian)[0] == LINE.split() + OURS
+    go(debian, [], "absent")
+    assert loader_contract.tree(debian) == before
+    go(debian, OURS)
+    assert next_kernel(debian) == LINE.split() + OURS + ["systemd.machine_id=" + MACHINE]
+
+
+@pytest.mark.parametrize("path", ["/etc/kernel/cmdline", "/usr/lib/kernel/cmdline"])
+@pytest.mark.parametrize("plugin", ["older", "overridden", "gone"])
+def test_a_comment_that_the_next_kernel_gets_is_refused(debian, plugin, path):
+    """Ours would be on its command line, and may be undone by what is said there to be wrong."""
+    text = "%s\n # iommu=off\n" % LINE
+    debian.put(path, text)
+    name = PLUGINS + debian.PLUGIN
+    if plugin == "overridden":
+        name = "/etc/kernel/install.d/" + debian.PLUGIN
+    debian.put(name, LOADERENTRY[252])
+    if plugin == "gone":
+        debian.remove(name)
+    before = loader_contract.tree(debian)
+    assert systemd_boot.configured(debian)[0] == text.split()
+    for check in (True, False):
+        with pytest.raises(HostError, match="%s, line 2: .*90-loaderentry.install.*# iommu=off" % path):
+            go(debian, OURS, check=check)
+        assert loader_contract.tree(debian) == before
+    debian.put(PLUGINS + debian.PLUGIN, LOADERENTRY[257])
+    debian.remove("/etc/kernel/install.d/" + debian.PLUGIN)
+    go(debian, OURS)
+    debian.put(PLUGINS + debian.PLUGIN, LOADERENTRY[252])
+    go(debian, [], "absent")
+    assert debian.read(path) == text
+    assert next_kernel(debian) == text.split() + ["systemd.machine_id=" + MACHINE]
 
 
 def test_the_command_line_of_the_vendor_is_taken_over(debian):
@@ -485,6 +546,42 @@ def test_the_plugin_with_unified_kernel_images(tmp_path, shell):
     host.remove(path)
     run_plugin(host, shell, "add", layout="uki", root="/efi")
     assert host.read(path) == wanted
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+@pytest.mark.parametrize("stale", [True, False])
+def test_the_plugin_makes_no_fallback_for_an_image_with_a_counter(tmp_path, shell, stale):
+    from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import uki
+
+    host = DebianUki(str(tmp_path), tries=3)
+    host.rename("/efi/EFI/Linux/%s-%s+3.efi" % (MACHINE, OLD), good=True)
+    go(host, OURS)
+    path = "/efi/loader/entries/-vfio-host-fallback-%s.conf" % NEW
+    if stale:  # of the same kernel, before it was installed once more
+        host.put(path, "title x\n")
+    run_plugin(host, shell, "add", layout="uki", root="/efi")
+    assert not host.exists(path)
+    assert go(host, OURS)["changed"] is False and uki.view(host)["problems"] == []
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_an_entry_with_a_counter_has_a_fallback(tmp_path, shell):
+    """What it loads keeps its name, unlike an image."""
+    host = Debian(str(tmp_path), tries=3)
+    go(host, OURS)
+    path = "%s-vfio-host-fallback-%s.conf" % (ENTRIES, NEW)
+    wanted = host.read(path)
+    assert "linux /%s/%s/linux\n" % (MACHINE, NEW) in wanted
+    entry = "%s%s-%s+3.conf" % (ENTRIES, MACHINE, NEW)
+    for good in (False, True):
+        host.remove(path)
+        run_plugin(host, shell, "add")
+        assert host.read(path) == wanted
+        entry = host.rename(entry, good)
+        assert systemd_boot.view(host)["problems"] == []
+        assert go(host, OURS)["changed"] is False
+    go(host, [], "absent")
+    assert not [name for name in host.listdir(ENTRIES) if "vfio-host" in name]
 
 
 def test_without_a_record_the_plugin_still_switches_off(debian):

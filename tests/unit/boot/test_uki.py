@@ -16,12 +16,15 @@ from ansible_collections.vfio.host.tests.unit.boot.systemd_boot_host import (
     MACHINE,
     NEW,
     OLD,
+    PLUGINS,
+    UKIFY,
     ArchUki,
     DebianUki,
 )
 
 OURS = ["intel_iommu=on", "iommu=pt"]
 IMAGE = "/efi/EFI/Linux/%s-%s.efi" % (MACHINE, NEW)
+COUNTED = IMAGE.replace(".efi", "+3.efi")
 DROP_IN_LINE = "intel_iommu=on iommu=pt\n"
 
 
@@ -39,10 +42,19 @@ def debian_with_a_file(root):
     return host
 
 
+def one_counted(root):
+    """The newest kernel has not been started yet."""
+    host = DebianUki(root, tries=3)
+    host.rename(COUNTED.replace(NEW, OLD), good=True)
+    return host
+
+
 HOSTS = {
     "kernel-install": DebianUki,
     "mkinitcpio": ArchUki,
     "kernel-install, a file": debian_with_a_file,
+    "kernel-install, counted": lambda root: DebianUki(root, tries=3),
+    "kernel-install, one counted": lambda root: one_counted(root),  # pylint: disable=unnecessary-lambda
     "mkinitcpio, drop-ins only": lambda root: ArchUki(root, sources=(("/etc/cmdline.d/root.conf", LINE + "\n"),)),
     "mkinitcpio, no file": lambda root: ArchUki(root, sources=()),
     "mkinitcpio before drop-ins": lambda root: ArchUki(root, script="/etc/kernel/cmdline"),
@@ -98,7 +110,8 @@ PROMISES += [(kind, promise) for kind in list(HOSTS)[2:] for promise in (
     loader_contract.comes_back, loader_contract.applies_once, loader_contract.changes_its_mind,
     loader_contract.comes_back_after_a_reboot, loader_contract.what_runs_once_gets_nowhere,
     loader_contract.what_runs_once_is_not_for_the_next_kernel,
-    loader_contract.what_only_ours_say_is_told_of_an_ordinary_entry)]  # fmt: skip
+    loader_contract.what_only_ours_say_is_told_of_an_ordinary_entry,
+    loader_contract.says_what_is_there_without_a_fallback_entry)]  # fmt: skip
 PROMISES += [("mkinitcpio, no file", loader_contract.a_killed_run_can_be_taken_back),
              ("mkinitcpio, no file", loader_contract.a_killed_way_back_is_finished_by_the_next)]
 
@@ -106,7 +119,13 @@ PROMISES += [("mkinitcpio, no file", loader_contract.a_killed_run_can_be_taken_b
 @pytest.mark.parametrize("kind, promise", PROMISES, ids=lambda value: getattr(value, "__name__", value))
 def test_contract(tmp_path_factory, promise, kind):
     promise(lambda: HOSTS[kind](str(tmp_path_factory.mktemp("host"))), "uki", broken=broken, hindered=hindered,
-            arrives=arrives)  # fmt: skip
+            arrives=arrives, stranger=stranger)
+
+
+def stranger(host):
+    path = "/efi/EFI/Linux/ffffffffffffffffffffffffffffffff-9.9.9.efi"
+    host.put(path, uki_files.uki("9.9.9", "root=UUID=2 ro", os_id="aaa"))
+    return path
 
 
 # -- building --------------------------------------------------------------------------------
@@ -278,6 +297,58 @@ def test_kernel_install_that_does_not_take_a_line_for_one_image(debian):
         run(debian, OURS)
     debian.put("/etc/kernel/install.conf", "# layout is below\n")
     assert loader_contract.tree(debian) == before
+
+
+COMMENTED = "# console=ttyS1\n" + LINE + "\n"
+
+
+def test_a_comment_that_ukify_gets_is_refused(debian):
+    """Until 2026 systemd's plugin takes every word of the file."""
+    debian.put("/etc/kernel/cmdline", COMMENTED)
+    before = loader_contract.tree(debian)
+    for check in (True, False):
+        with pytest.raises(HostError, match="/etc/kernel/cmdline, line 1: .*60-ukify.install.*# console=ttyS1"):
+            cmdline.run(debian, {"parameters": OURS, "state": "present", "loader": "auto"}, check)
+        assert loader_contract.tree(debian) == before
+    assert uki.configured(debian)[0] == COMMENTED.split()
+
+
+def test_what_is_said_in_a_comment_that_came_later_is_built_on_the_way_back(debian):
+    debian.put("/etc/kernel/cmdline", LINE + "\n")
+    run(debian, OURS)
+    debian.put("/etc/kernel/cmdline", "# console=ttyS1\n" + debian.read("/etc/kernel/cmdline"))
+    run(debian, (), "absent")
+    assert debian.read("/etc/kernel/cmdline") == COMMENTED
+    assert lines(debian)[NEW] == COMMENTED.split() + ["systemd.machine_id=" + MACHINE]
+    assert run(debian, (), "absent")["changed"] is False
+    assert run(debian, ())["changed"] is True
+    assert run(debian, ())["changed"] is False
+
+
+def test_a_comment_that_ukify_leaves_out(debian):
+    debian.put(PLUGINS + debian.PLUGIN, UKIFY[261])
+    debian.put("/etc/kernel/cmdline", COMMENTED)
+    run(debian, OURS)
+    assert lines(debian)[NEW] == LINE.split() + OURS + ["systemd.machine_id=" + MACHINE]
+    debian.put("/etc/kernel/cmdline", " " + debian.read("/etc/kernel/cmdline"))
+    with pytest.raises(HostError, match="line 1: .*60-ukify.install"):
+        run(debian, OURS)
+
+
+@pytest.mark.parametrize("path", ["/etc/kernel/cmdline", "/etc/cmdline.d/50-mine.conf"])
+def test_a_comment_and_mkinitcpio(tmp_path, path):
+    """It leaves out lines that begin with the sign, and no others."""
+    host = ArchUki(str(tmp_path), sources=(("/etc/kernel/cmdline", LINE + "\n"), (path, COMMENTED)))
+    run(host, OURS)
+    assert "ttyS1" not in pe.text(host, "/efi/EFI/Linux/arch-linux.efi", ".cmdline")
+    run(host, (), "absent")
+    host.put(path, " " + COMMENTED)
+    assert "console=ttyS1" in uki.configured(host)[0]
+    before = loader_contract.tree(host)
+    for check in (True, False):
+        with pytest.raises(HostError, match="%s, line 1: .*mkinitcpio.* # console=ttyS1" % path):
+            cmdline.run(host, {"parameters": OURS, "state": "present", "loader": "auto"}, check)
+        assert loader_contract.tree(host) == before
 
 
 def test_a_device_tree_needs_a_file(debian):
@@ -601,6 +672,61 @@ def test_why_there_is_no_fallback(debian):
     assert run(debian, ())["warnings"] == [uki.fallback_unavailable(debian)]
     debian.remove("%s/LoaderInfo-%s" % (booted.EFIVARS, booted.LOADER_GUID))
     assert "the firmware starts the image" in uki.fallback_unavailable(debian)
+
+
+def fallbacks(host):
+    return [name for name in host.listdir("/efi/loader/entries") if "fallback" in name]
+
+
+@pytest.mark.parametrize("parameters", [OURS, []], ids=["parameters", "nothing"])
+def test_an_image_with_a_counter_has_no_fallback_until_it_is_found_good(tmp_path, parameters):
+    """The loader gives the image another name when it starts it: just when the fallback entry would be needed."""
+    host = one_counted(str(tmp_path))
+    before = loader_contract.tree(host)
+    predicted = cmdline.run(host, {"parameters": parameters, "state": "present", "loader": "auto"}, True)
+    assert loader_contract.tree(host) == before
+    done = run(host, parameters)
+    said = [warning for warning in done["warnings"] if COUNTED in warning]
+    assert len(said) == 1 and "run it again" in said[0] and NEW in said[0]
+    assert predicted["warnings"] == done["warnings"]
+    assert (predicted["changed"], predicted["diff"]) == (done["changed"], done["diff"])
+    path = COUNTED
+    for good in (False, False, True):
+        assert fallbacks(host) == ["-vfio-host-fallback-%s.conf" % OLD]
+        assert uki.view(host)["problems"] == []
+        again = run(host, parameters)
+        assert again["changed"] is False and [warning for warning in again["warnings"] if path in warning]
+        path = host.rename(path, good)
+    assert path == IMAGE and uki.view(host)["problems"] == []
+    assert run(host, parameters)["warnings"] == []
+    assert fallbacks(host) == ["-vfio-host-fallback-%s.conf" % version for version in (OLD, NEW)]
+    assert run(host, parameters)["changed"] is False
+    run(host, (), "absent")
+    assert loader_contract.tree(host) == {name.replace("+3.efi", ".efi"): was for name, was in before.items()}
+
+
+def test_a_fallback_of_an_image_with_a_counter_is_taken_away(tmp_path):
+    """Of an earlier release, or the kernel was installed once more."""
+    host = one_counted(str(tmp_path))
+    run(host, OURS)
+    path = "/efi/loader/entries/-vfio-host-fallback-%s.conf" % NEW
+    host.put(path, "title x\nefi /EFI/Linux/%s\noptions ro\n" % os.path.basename(COUNTED))
+    assert run(host, OURS)["changed"] is True
+    assert not host.exists(path)
+
+
+def test_an_image_that_was_found_good_since_comes_back_byte_for_byte(tmp_path):
+    host = DebianUki(str(tmp_path), tries=3)
+    in_boot(host, {})
+    for version in (OLD, NEW):
+        host.kernel_install(["kernel-install", "add", version, "/boot/vmlinuz-" + version], {})
+    before = host.read_bytes(COUNTED)
+    go(host, OURS)
+    assert host.rename(COUNTED, good=True) == IMAGE
+    run(host, OURS)
+    assert len(host.listdir(uki.ORIGINALS)) == 2
+    go(host)
+    assert host.read_bytes(IMAGE) == before and not host.exists(uki.ORIGINALS)
 
 
 def test_a_trial(debian):

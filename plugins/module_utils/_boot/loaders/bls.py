@@ -13,6 +13,9 @@ that the Fedora family has beside the entries.
 Ours are always tokens of our own: where somebody has the same token already, it is there twice. Only so can exactly
 ours be taken out again.
 
+Entries of another installation in the same folder are shown and left alone (:mod:`_boot.installation`). Where one of
+them boots by default, nothing is changed: a reboot would not come back to this one.
+
 Our own entries (fallback and trial) are files whose names begin with ``~``. GRUB sorts entries by name, the newest
 first, as rpm compares versions: ``~`` is older than everything. So where no ``saved_entry`` says what boots, one of
 ours is never the first. The names lack the machine id, which also keeps ``grub2-mkconfig --update-bls-cmdline`` and
@@ -24,7 +27,7 @@ from __future__ import annotations
 import posixpath
 import re
 
-from ansible_collections.vfio.host.plugins.module_utils._boot import entries, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot import entries, installation, kernel_install, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as boot_loader
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import (
     FALLBACK_ID,
@@ -42,11 +45,11 @@ NAME = "bls"
 
 FOLDERS = ("/boot/loader/entries", "/boot/efi/loader/entries", "/efi/loader/entries")
 DEFAULTS = grub_common.DEFAULTS
-CMDLINE = "/etc/kernel/cmdline"
+CMDLINE = kernel_install.CMDLINE
 VENDOR_CMDLINE = "/usr/lib/kernel/cmdline"
 LASTING = (CMDLINE,)
 """Made where there is none, it stays until everything of ours goes, see :mod:`_boot.loader`."""
-FEDORA = "/usr/lib/kernel/install.d/20-grub.install"
+FEDORA = "/usr/lib/kernel/install.d/" + kernel_install.FEDORA
 """What makes the entries of new kernels in the Fedora family."""
 
 ENVIRONMENT_HEADER = "# GRUB Environment Block\n"
@@ -174,8 +177,12 @@ def menu_text(host):
 
 
 def read_entries(host):
-    """``[{name, path, id, text, fields}]`` in GRUB's order, the newest first."""
+    """``[{name, path, id, text, fields, line, unknown, belongs}]`` in GRUB's order, the newest first.
+
+    ``line``: the command line with GRUB's variables put in, ``unknown``: those that nothing gives a value.
+    """
     folder = folder_of(host)
+    known = values(host)
     found = []
     for name in _names(host, folder):
         path = folder + "/" + name
@@ -183,8 +190,14 @@ def read_entries(host):
         if text is None:
             raise HostError("%s cannot be read" % path)
         stem = name[: -len(".conf")]
+        fields = entries.parse(text)
+        line, unknown = entries.expand(entries.option_tokens(fields), known)
+        if not fields.get("options") and known.get("default_kernelopts"):
+            line = tokens.split(known["default_kernelopts"])
+        names = (stem, re.sub(r"\.conf$", "", posixpath.basename(host.real(path))))
         found.append({"name": stem, "path": path, "id": stem.lstrip(FIRST) if ours(stem.lstrip(FIRST)) else stem,
-                      "text": text, "fields": entries.parse(text)})  # fmt: skip
+                      "text": text, "fields": fields, "line": line, "unknown": unknown,
+                      "belongs": installation.belongs(host, names, fields, line)})  # fmt: skip
     return sorted(found, key=lambda item: _Name(item["name"]))
 
 
@@ -207,6 +220,10 @@ def _rescue(item):
 
 
 def ordinary(item):
+    return item["belongs"] and _starts_linux(item)
+
+
+def _starts_linux(item):
     return not ours(item["id"]) and not _rescue(item) and bool(entries.first(item["fields"], "linux"))
 
 
@@ -243,6 +260,21 @@ def _default_name(host, items, known):
         if wanted in (item["name"], entries.first(item["fields"], "title")):
             return item["name"]
     return items[0]["name"]
+
+
+def _default_elsewhere(host, items):
+    """Why nothing is to be changed where what boots by default is not this installation, or None."""
+    name = _default_name(host, items, values(host))
+    for item in items:
+        if item["name"] == name and not item["belongs"]:
+            here = [one["name"] for one in items if ordinary(one)]
+            return (
+                "%s boots by default, and is an entry of another installation (%s, and what runs here has %s): a reboot "
+                "would not come back here, so have one of this installation boot first (grub2-set-default %s)"
+                % (item["path"], installation.spoken(item["line"]), installation.spoken(installation.running(host)),
+                   here[0] if here else "NAME")
+            )
+    return None
 
 
 # -- the interface: what is there --------------------------------------------------------------
@@ -302,7 +334,7 @@ def unusable(host):
 
 def common_reasons(host):
     """Why neither this backend nor grubby's can work here."""
-    reasons = _folder_reasons(folders(host))
+    reasons = _folder_reasons(folders(host)) or _strangers(host)
     text = host.read(DEFAULTS)
     enabled = text is not None and bool(BLSCFG.search(text))
     used = bool(COMMAND.search(menu_text(host)))
@@ -316,6 +348,22 @@ def common_reasons(host):
     if host.exists("/etc/zipl.conf") and architecture(host) != "s390x":
         reasons.append("/etc/zipl.conf exists: zipl is not supported")
     return reasons
+
+
+def _strangers(host):
+    """Why none of the entries is for us, where there are some."""
+    try:
+        items = [item for item in read_entries(host) if _starts_linux(item)]
+    except HostError:
+        return []  # what reads them says it
+    if not items or any(item["belongs"] for item in items):
+        return []
+    return [
+        "no entry in %s is one of this system, by the machine id in its name (%s) or by the root= that runs (%s): have "
+        "kernel-install add make one" % (
+            folder_of(host), " or ".join(installation.machine_ids(host)) or "this system has none",
+            installation.spoken(installation.running(host)))
+    ]  # fmt: skip
 
 
 def architecture(host):
@@ -361,20 +409,31 @@ def cmdline_edits(host, wanted, owned):
     base = text if text is not None else host.read(VENDOR_CMDLINE)
     if base is None:
         base = _cmdline_from_default(host, owned)
+    elif wanted:
+        kernel_install.refuse_comments(CMDLINE if text is not None else VENDOR_CMDLINE, base, _reader(host))
     after = edit_line(base, wanted, owned if text is not None else [])
     return [edited(host, CMDLINE, text, after)] if after != text else []
 
 
+def _reader(host):
+    """Who makes the next kernel's line of that file. Elsewhere than in the Fedora family it is not sure to be systemd's."""
+    return kernel_install.reader(host, kernel_install.FEDORA if family(host) else kernel_install.ENTRY)
+
+
 def _cmdline_from_default(host, owned):
-    known = values(host)
+    """Of an entry that starts what runs: with another root= the next kernel would not boot, or boot something else."""
     items = read_entries(host)
-    name = _default_name(host, items, known)
+    name = _default_name(host, items, values(host))
+    line = installation.running(host)
     for item in [item for item in items if item["name"] == name] + items:
-        if ordinary(item):
-            line, dummy = entries.expand(entries.option_tokens(item["fields"]), known)
-            line = apart(line)[0]
-            return tokens.join(tokens.without(line, tokens.common(owned, line))) + "\n"
-    raise HostError("%s has no ordinary entry" % folder_of(host))
+        if ordinary(item) and installation.root(host, item["line"]) == installation.root(host, line):
+            found = apart(item["line"])[0]
+            return tokens.join(tokens.without(found, tokens.common(owned, found))) + "\n"
+    raise HostError(
+        "%s does not exist, and no ordinary entry in %s has what runs (%s), so it is not known what the next kernel needs: "
+        "write it, one line as in /proc/cmdline behind BOOT_IMAGE="
+        % (CMDLINE, folder_of(host), installation.spoken(line))
+    )
 
 
 def edited(host, path, before, after):
@@ -409,15 +468,11 @@ def view(host):
     except HostError as exc:
         return boot_loader.view([], [str(exc)])
     folder = folder_of(host)
-    known = values(host)
-    default = _default_name(host, items, known)
+    default = _default_name(host, items, values(host))
     found = []
     problems = []
     for item in items:
-        fields = item["fields"]
-        line, unknown = entries.expand(entries.option_tokens(fields), known)
-        if not fields.get("options") and known.get("default_kernelopts"):
-            line = tokens.split(known["default_kernelopts"])
+        fields, line = item["fields"], item["line"]
         managed = ordinary(item)
         paths = [path for path in entries.initrds(fields) if not path.startswith("$")]
         images = [_outside(host, folder, path) for path in paths]
@@ -429,8 +484,8 @@ def view(host):
             problems.append("%s: %s does not exist" % (item["path"], ", ".join(missing)))
         if managed:
             problems += stuck(item["path"], line)
-        if unknown and managed:
-            problems.append("%s: nothing gives a value to $%s" % (item["path"], ", $".join(unknown)))
+        if item["unknown"] and managed:
+            problems.append("%s: nothing gives a value to $%s" % (item["path"], ", $".join(item["unknown"])))
         found.append(boot_loader.entry(
             item["id"], entries.first(fields, "title", item["id"]), _kernel(item), line, managed=managed,
             default=item["name"] == default, initrds=[image for image in images if image],
@@ -450,15 +505,17 @@ def hindrances(host, edits, wanted):
     """Nothing but our own entries is made here: what is wrong with the others stays so."""
     seen = view(host)
     own = tuple(one["source"] + ":" for one in seen["entries"] if ours(one["id"]))
-    return ["%s: mend that first" % reason for reason in seen["problems"]
-            if not reason.startswith(own) and "nothing gives a value" not in reason]
+    found = ["%s: mend that first" % reason for reason in seen["problems"]
+             if not reason.startswith(own) and "nothing gives a value" not in reason]
+    elsewhere = _default_elsewhere(host, read_entries(host)) if wanted else None
+    return found + [elsewhere] if elsewhere else found
 
 
 def configured(host):
     for path in (CMDLINE, VENDOR_CMDLINE):
         text = host.read(path)
         if text is not None:
-            line = entries.line_tokens(text)
+            line = entries.line_tokens(text, _reader(host)[1])
             return line, {token: path for token in line}
     return None, {}
 
@@ -541,6 +598,9 @@ def trial(host, kernel, image, line):
     """The entry of a kernel with another image and command line, as an entry that sorts behind all others."""
     if kernel is None:
         return _own_edits(host, TRIAL_ID, {})
+    elsewhere = _default_elsewhere(host, read_entries(host))
+    if elsewhere:
+        raise HostError(elsewhere)
     item = _templates(host, kernel)[0]
     linux = entries.first(item["fields"], "linux")
     outside = _outside(host, folder_of(host), linux)

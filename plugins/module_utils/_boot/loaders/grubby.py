@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.vfio.host.plugins.module_utils._boot import entries, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot import entries, installation, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls, grub_common
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
@@ -164,10 +164,13 @@ def _environment_edits(host, wanted, owned):
     path = grub_common.environment_path(host)
     text = host.read(path)
     known = bls.environment(text)
-    used = any(_by_environment(item) for item in bls.read_entries(host))
+    used = any(_by_environment(item) for item in bls.read_entries(host) if item["belongs"])
     value = known.get("kernelopts")
     if value is None and not used:
         return []
+    there = installation.root(host, tokens.split(value or ""))
+    if not used and there is not None and there != installation.root(host, installation.running(host)):
+        return []  # another installation's, whose entries say it
     if value is None:
         value = bls.values(host).get("kernelopts")
         if value is None:

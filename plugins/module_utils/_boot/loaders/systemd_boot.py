@@ -24,7 +24,8 @@ import re
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted as boots
 from ansible_collections.vfio.host.plugins.module_utils._boot import edits as transaction
-from ansible_collections.vfio.host.plugins.module_utils._boot import entries, pe, record, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot import entries, kernel_install, pe, record, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot.installation import entry_token, machine_ids
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import (
     FALLBACK_ID,
     OFF,
@@ -47,11 +48,10 @@ PLACES = ("/efi", "/boot/efi", "/boot")
 """Where the partitions are mounted by custom; looking there has systemd mount them."""
 CONTENTS = ("loader/loader.conf", "loader/entries", "EFI/Linux", "EFI/systemd")
 
-CMDLINE = "/etc/kernel/cmdline"
+CMDLINE = kernel_install.CMDLINE
 VENDOR_CMDLINE = "/usr/lib/kernel/cmdline"
 LASTING = (CMDLINE,)
 """Made where there is none, it stays until everything of ours goes, see :mod:`_boot.loader`."""
-ENTRY_TOKEN = "/etc/kernel/entry-token"
 PLUGIN = "/etc/kernel/install.d/95-vfio-host.install"
 """Behind 90-loaderentry and 90-uki-copy: it reads the entry that they made."""
 
@@ -170,11 +170,13 @@ case "${KERNEL_INSTALL_LAYOUT:-bls}" in
         done <"$entry"
         ;;
     uki)
-        image=''
-        for file in "$root/EFI/Linux/$token-$version.efi" "$root/EFI/Linux/$token-$version+"*.efi; do
-            [ -f "$file" ] && image=${file##*/}
-        done
-        [ -n "$image" ] && [ -f /etc/kernel/cmdline ] || exit 0
+        # Not for one with a counter in its name: the loader gives it another when it starts it.
+        image=$token-$version.efi
+        if [ ! -f "$root/EFI/Linux/$image" ]; then
+            rm -f "$fallback"
+            exit 0
+        fi
+        [ -f /etc/kernel/cmdline ] || exit 0
         while read -r line || [ -n "$line" ]; do
             case "$line" in
                 '#'*) ;;
@@ -408,21 +410,11 @@ def _setting(host, items, name):
     return None
 
 
-def machine_ids(host):
-    """The ids that kernel-install may use for this system."""
-    found = []
-    match = re.search(r"^KERNEL_INSTALL_MACHINE_ID=[\"']?([0-9a-f]{32})", host.read("/etc/machine-info") or "", re.M)
-    if match:
-        found.append(match.group(1))
-    found.append((host.read("/etc/machine-id") or "").strip())
-    return [one for one in found if re.match(r"^[0-9a-f]{32}$", one)]
-
-
 def entry_tokens(host):
     """What the names of kernel-install's entries may begin with on this system."""
-    text = host.read(ENTRY_TOKEN)
-    if text is not None and text.strip():
-        return [text.split()[0]]
+    token = entry_token(host)
+    if token:
+        return [token]
     osrel = pe.os_release(host.read("/etc/os-release") or host.read("/usr/lib/os-release") or "")
     return machine_ids(host) + [osrel[name] for name in ("IMAGE_ID", "ID") if osrel.get(name)] + ["Default"]
 
@@ -580,7 +572,8 @@ def edits(host, wanted, owned):
             after = entries.edit(item["text"], remove, wanted, base=[])
             found.append(_edit(host, item["path"], item["text"], after, own=False))
     if _has_kernel_install(host, managed):
-        found += cmdline_edits(host, wanted, owned, _base(host, items, managed, owned))
+        read_by = kernel_install.reader(host, kernel_install.ENTRY)
+        found += cmdline_edits(host, wanted, owned, _base(host, items, managed, owned), read_by)
     return [edit for edit in found if edit.before != edit.after]
 
 
@@ -598,8 +591,11 @@ def _base(host, items, managed, owned):
     return line
 
 
-def cmdline_edits(host, wanted, owned, base):
-    """Edit of ``/etc/kernel/cmdline``; where there is none it is made from the vendor's, or from ``base``."""
+def cmdline_edits(host, wanted, owned, base, read_by):
+    """Edit of ``/etc/kernel/cmdline``; where there is none it is made from the vendor's, or from ``base``.
+
+    ``read_by``: who makes the next kernel's line of it, see :func:`kernel_install.reader`.
+    """
     text = host.read(CMDLINE)
     if text is None and (not wanted or host.exists(CMDLINE)):
         if wanted:
@@ -611,6 +607,8 @@ def cmdline_edits(host, wanted, owned, base):
         before = tokens.join(base) + "\n" if before is None else before
     else:
         before = text
+    if wanted:
+        kernel_install.refuse_comments(CMDLINE if text is not None else VENDOR_CMDLINE, before, read_by)
     after = before
     line = entries.line_tokens(before)
     if not settled(line, wanted, owned):
@@ -797,14 +795,14 @@ def configured(host):
     managed = ordinary(host, items)
     if not _has_kernel_install(host, managed):
         return None, {token: item["path"] for item in managed for token in line_of(item)}
-    return kernel_install_line(host)
+    return kernel_install_line(host, kernel_install.reader(host, kernel_install.ENTRY))
 
 
-def kernel_install_line(host):
+def kernel_install_line(host, read_by):
     for path in (CMDLINE, VENDOR_CMDLINE):
         text = host.read(path)
         if text is not None:
-            line = entries.line_tokens(text)
+            line = entries.line_tokens(text, read_by[1])
             return line, {token: path for token in line}
     line = tokens.split(host.read("/proc/cmdline") or "")
     line = [token for token in line if not token.startswith(ADDED)]

@@ -14,7 +14,9 @@ both tools take the running line, a trial's and the fallback's too, so each imag
 
 The entries of our own are of the other kind (``loader/entries``): the fallback starts the same image with a command
 line of its own, which ``systemd-stub`` takes for as long as Secure Boot is off; the trial starts a copy of the kernel
-with the image that is to be tried. With Secure Boot on, or without systemd-boot, there is neither.
+with the image that is to be tried. With Secure Boot on, or without systemd-boot, there is neither. Where the boots of an
+image are counted, systemd-boot gives it another name each time it starts it, so until it was found good nothing can
+name it: it has no fallback.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import re
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted as boots
 from ansible_collections.vfio.host.plugins.module_utils._boot import edits as transaction
-from ansible_collections.vfio.host.plugins.module_utils._boot import entries, pe, record, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot import entries, kernel_install, pe, record, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.initramfs.image import ImageError, read_image
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import (
     FALLBACK_ID,
@@ -221,7 +223,8 @@ def edits(host, wanted, owned):
     if maker(host)[0] == "mkinitcpio":
         found = _mkinitcpio_edits(host, items, managed, wanted, owned)
     else:
-        found = menu.cmdline_edits(host, wanted, owned, _base(host, items, managed, owned))
+        read_by = kernel_install.reader(host, kernel_install.UKI)
+        found = menu.cmdline_edits(host, wanted, owned, _base(host, items, managed, owned), read_by)
     found.append(_lines_edit(host, managed, wanted, owned))
     return [edit for edit in found if edit.before != edit.after]
 
@@ -273,12 +276,14 @@ def _mkinitcpio_edits(host, items, managed, wanted, owned):
     """A drop-in of ours, where this mkinitcpio reads them and what it has is not ended by ``--``."""
     script = host.which("mkinitcpio")
     sources = _mkinitcpio_sources(host)
-    line = [token for path in sources for token in entries.line_tokens(host.read(path) or "")]
+    line = [token for path in sources for token in _mkinitcpio_tokens(host, path)]
+    for path in sources if wanted else ():
+        kernel_install.refuse_comments(path, host.read(path) or "", kernel_install.MKINITCPIO)
     there = host.read(DROP_IN)
     if there is not None and not there.startswith(HEADER):
         raise HostError("%s exists and is not from this collection: move it away first" % DROP_IN)
     if "cmdline.d" not in (host.read(script) or "") or "--" in line:
-        return menu.cmdline_edits(host, wanted, owned, _base(host, items, managed, owned))
+        return menu.cmdline_edits(host, wanted, owned, _base(host, items, managed, owned), kernel_install.MKINITCPIO)
     found = []
     if wanted and not sources:
         # mkinitcpio takes the running line only for as long as there is no file at all
@@ -305,6 +310,10 @@ def _mkinitcpio_sources(host, with_ours=False):
     return found + [path for path in paths if with_ours or path != DROP_IN]
 
 
+def _mkinitcpio_tokens(host, path):
+    return entries.line_tokens(host.read(path) or "", kernel_install.MKINITCPIO[1])
+
+
 def _natural(name):
     """Sorts numbers in names as numbers, as ``sort -V`` does."""
     return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", name))]
@@ -319,11 +328,11 @@ def configured(host):
         line = _base(host, items, managed, [])
         return line, {token: _first(host, items, managed)["path"] for token in line}
     if maker(host)[0] != "mkinitcpio":
-        return menu.kernel_install_line(host)
+        return menu.kernel_install_line(host, kernel_install.reader(host, kernel_install.UKI))
     found = []
     origin = {}
     for path in paths:
-        for token in entries.line_tokens(host.read(path) or ""):
+        for token in _mkinitcpio_tokens(host, path):
             found.append(token)
             origin[token] = path
     return found, origin
@@ -518,7 +527,8 @@ def _check(host, item, path, line):
 
 def _kept(item):
     """Where the copy of an image is kept."""
-    return "%s/%s" % (ORIGINALS, item["path"].strip("/").replace("/", "-"))
+    path = "%s/%s.efi" % (posixpath.dirname(item["path"]), item["stem"])  # a counter in its name comes and goes
+    return "%s/%s" % (ORIGINALS, path.strip("/").replace("/", "-"))
 
 
 def _initramfs(host, path, members=False):
@@ -661,6 +671,8 @@ def fallback(host, owned):
     possible = owned is not None and bool(managed) and fallback_unavailable(host) is None
     if possible:
         for item in managed if automatic else [_first(host, items, managed)]:
+            if _counted(item):
+                continue
             version = menu.kernel_of(host, item)
             name = version if automatic else item["stem"]
             path = "%s/loader/entries/%s%s-%s.conf" % (item["root"].rstrip("/"), menu.LAST, FALLBACK_ID, name)
@@ -668,7 +680,8 @@ def fallback(host, owned):
                 entries.first(item["fields"], "title") or "Linux %s" % version, version or name,
                 [("efi", item["path"][len(item["root"].rstrip("/")):])], menu.off_line(menu.line_of(item), owned),
             )  # fmt: skip
-    made = shelter(host, owned) if possible else []
+    # Also for what gets its entry later, when its boots are no longer counted.
+    made = [] if owned is None or _direct(host) or boots.secure_boot(host) else shelter(host, owned)
     return made + menu.own_edits(host, items, FALLBACK_ID, wanted) + menu.plugin_edits(
         host, menu.PLUGIN_TEXT if possible and automatic else None)
 
@@ -680,6 +693,26 @@ def shelter(host, owned):
     if not managed or _sources(host):
         return []
     return menu.new_cmdline(host, _base(host, items, managed, owned))
+
+
+def _counted(item):
+    """Whether the name of an image has a counter in it, and so will not stay."""
+    return item["left"] is not None
+
+
+def fallback_gaps(host):
+    """What has no fallback entry for now."""
+    if _direct(host) or boots.secure_boot(host):
+        return []
+    try:
+        items = menu.read_entries(host)
+    except HostError:
+        return []  # the view says it
+    return [
+        "there is no fallback entry for %s (%s) yet: its boots are counted (/etc/kernel/tries), and systemd-boot gives it "
+        "another name when it starts it. Once it has booted well, run it again" % (item["path"], menu.kernel_of(host, item))
+        for item in managed_items(host, items) if _counted(item)
+    ]
 
 
 def fallback_unavailable(host):
@@ -694,6 +727,9 @@ def fallback_unavailable(host):
             "Secure Boot is on, and an image takes no command line but its own then, so there is no fallback entry: turn "
             "it off in the firmware's setup, press e in the boot menu and add %s" % OFF
         )
+    gaps = fallback_gaps(host)
+    if gaps and len(gaps) == len(managed_items(host, menu.read_entries(host))):
+        return "; ".join(gaps) + ". Until then press e in the boot menu and add %s" % OFF
     return None
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 
 MACHINE = "7b92728670d64c65879a91ae405012ed"
+STRANGER = "9" * 32
+"""Of another installation: its entries sort first."""
+
 HEADER = "# GRUB Environment Block\n"
 
 
@@ -66,6 +69,20 @@ def install(host, version):
         line = "$kernelopts $tuned_params"
     _kernel(host, version)
     _entry(host, version, version, line, "Linux (%s)" % version)
+
+
+def entry_path(name):
+    return "/boot/loader/entries/%s.conf" % name
+
+
+def stranger(host, version="9.9.9-1.fc40.x86_64", root="root=UUID=2222 ro"):
+    """An entry of another installation that has the same /boot. Returns its path."""
+    if not host.exists("/boot/vmlinuz-" + version):
+        _kernel(host, version)
+    path = entry_path("%s-%s" % (STRANGER, version))
+    host.write(path, "title Other Linux (%s)\nversion %s\nlinux /vmlinuz-%s\ninitrd /initramfs-%s.img\noptions %s\n" % (
+        version, version, version, version, root))
+    return path
 
 
 def fedora(host, root="root=UUID=1111 ro rootflags=subvol=root rhgb quiet"):
