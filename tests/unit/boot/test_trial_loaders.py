@@ -259,6 +259,10 @@ def test_kernel_cmdline_knows_where_the_record_of_a_trial_is():
 def test_a_record_of_kernel_cmdline_that_cannot_be_read_does_not_keep_a_trial(host):
     run(host)
     host.write(record.PATH, "{")
+    if host.name.startswith("uki"):  # what its images are made of is not known then
+        with pytest.raises(HostError, match="cmdline.json cannot be understood"):
+            run(host, "absent")
+        return
     assert run(host, "absent")["changed"] is True and not host.exists(trial.STATE)
     assert run(host, "absent")["changed"] is False
 
