@@ -28,6 +28,9 @@ description:
     driver.
   - Remembers what each card had before (C(/var/lib/vfio-host/sriov.json)), and gives it back with O(state=absent), or
     when a card is taken off the list. A run that was killed is finished or taken back by the next one.
+  - A card that guests got meanwhile, or that has no driver of its own, is not touched on the way home. A warning says so,
+    and a run after it is the host's again gives back what it had. One that C(/etc/vfio-host/devices) gives to guests at
+    the next boot gets no virtual functions back until then either.
 extends_documentation_fragment:
   - vfio.host.attributes
 options:
@@ -43,7 +46,7 @@ options:
       address:
         description:
           - Address of the physical function, for example V(0000:03:00.0). One that C(/etc/vfio-host/devices) gives to
-            guests at the next boot is refused.
+            guests at the next boot is refused, unless O(functions[].count) is V(0).
         type: str
         required: true
       vendor:
@@ -58,7 +61,10 @@ options:
         description: Serial number (C(xx-xx-xx-xx-xx-xx-xx-xx)); compared now and at each boot when it is given.
         type: str
       count:
-        description: How many virtual functions there shall be, at most what C(sriov_totalvfs) says.
+        description:
+          - How many virtual functions there shall be, at most what C(sriov_totalvfs) says.
+          - With V(0) the entry may stay when the physical function itself is given to guests, and keeps the record of
+            what it had before.
         type: int
         required: true
       driver:

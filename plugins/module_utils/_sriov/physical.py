@@ -18,7 +18,7 @@ from ansible_collections.vfio.host.plugins.module_utils._binding import identity
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
 DEVICES = identity.SYSFS
-STUBS = ("pci-stub", "pcieport")
+STUBS = ("pci-stub", "pcieport", "uio_pci_generic")
 """Drivers that hold a function and make no virtual ones."""
 
 PATIENCE = 5.0
@@ -68,6 +68,11 @@ def virtual(host, address):
     return found
 
 
+def makes_none(driver):
+    """Whether a driver, None for none, is one under which a physical function is not the host's to share out. Pure."""
+    return driver is None or driver in STUBS or asked.is_vfio(driver)
+
+
 def check(wanted, now):
     """Raise ValueError when a physical function is not what was asked, or cannot make what was asked. Pure.
 
@@ -88,10 +93,11 @@ def check(wanted, now):
     if now["total"] is None or now["numvfs"] is None:
         raise ValueError("%s.address: %s has no SR-IOV (no sriov_totalvfs); it may be off in the firmware's setup or "
                          "in the card's own" % (place, address))
-    if asked.is_vfio(now["driver"]):
+    nothing = not wanted["count"] and not now["numvfs"]  # is asked of it and is there, so who has it does not matter
+    if asked.is_vfio(now["driver"]) and not nothing:
         raise ValueError("%s.address: %s is on %s; the physical function has to stay with the host, so take it off the "
                          "list of vfio.host.vfio_binding" % (place, address, now["driver"]))
-    if now["driver"] is None or now["driver"] in STUBS:
+    if makes_none(now["driver"]) and not nothing:
         raise ValueError("%s.address: %s is on %s, which makes no virtual functions; load the driver of the card"
                          % (place, address, now["driver"] or "no driver"))
     if wanted["count"] > now["total"]:

@@ -36,6 +36,7 @@ class Plan:
         self.records = record.read(host)
         self.boot = boot_id(host)
         self.stuck = {address: self.records[address] for address in stuck(self.records, self.boot)}
+        self.later = dict(self.stuck)  # records that another run will need
         for item in self.wanted:
             if item["address"] in self.stuck:  # reading some of it would not end either
                 raise HostError("%s.address: %s: %s" % (item["place"], item["address"], STUCK))
@@ -61,24 +62,27 @@ class Plan:
         self.bare = {step["address"]: self._bare(step["record"], step["item"]) for step in self.steps}
         old = {address: dict({key: entry[key] for key in ("vendor", "device", "numvfs", "autoprobe", "wanted", "ours")},
                              counts=entry.get("counts", []))
-               for address, entry in self.records.items() if address not in self.stuck}
+               for address, entry in self.records.items() if address not in self.later}
         moved = any(step["moves"] for step in self.steps + self.back)
         self.file_changes = [path for path in self.files
                              if self.texts[path] != self.files[path] or self.mode_is_off(path)]
         self.changed = bool(moved or self.file_changes or old != self.bare)
 
     def _check_list(self):
-        """No physical function goes to a driver for guests at the next boot. Raises ValueError."""
-        listed = asked.parse(self.host.read(asked.DEVICES) or "") if self.wanted else []
+        """No physical function that makes some goes to a driver for guests at the next boot. Raises ValueError."""
         for item in self.wanted:
-            way = asked.path_of(self.host.readlink(physical.DEVICES + item["address"]))
-            line = next((line for line in listed if line["address"] == item["address"]
-                         or line["path"] is not None and line["path"] == way), None)
+            line = self._listed(item["address"]) if item["count"] else None
             if line:
                 raise ValueError(
                     "%s.address: %s is in %s, so the next boot gives it to %s and it makes no virtual functions; the "
                     "physical function has to stay with the host, so take it off the list of vfio.host.vfio_binding"
                     % (item["place"], item["address"], asked.DEVICES, line["driver"]))
+
+    def _listed(self, address):
+        """The line about a physical function in the list of what the next boot gives to guests, or None. Raises ValueError."""
+        way = asked.path_of(self.host.readlink(physical.DEVICES + address))
+        return next((line for line in asked.parse(self.host.read(asked.DEVICES) or "") if line["address"] == address
+                     or line["path"] is not None and line["path"] == way), None)
 
     def _check_commands(self):
         if any(item["count"] for item in self.wanted) and not self.host.which("systemctl"):
@@ -109,6 +113,8 @@ class Plan:
             raise HostError("%s: it says that it has %d virtual functions, and %d are there; reload its driver"
                             % (address, count, len(now["vfs"])))
         autoprobe = entry["autoprobe"] if not count else asking.autoprobe(item["vfs"])
+        if physical.makes_none(now["driver"]):  # none are asked and none are there; whoever has it is let alone
+            autoprobe = now["autoprobe"]
         return {"address": address, "item": item, "now": now, "record": record.begun(entry, count, not recreate),
                 "count": count, "nic": nic, "told": told, "recreate": recreate, "place": item["place"],
                 "autoprobe": now["autoprobe"] if now["autoprobe"] is None else autoprobe, "drivers": vf_drivers}
@@ -140,6 +146,12 @@ class Plan:
                 self.warnings.append("%s: %d virtual functions were asked for and there are %d, so somebody has set "
                                      "them since; left as they are" % (address, entry["wanted"], now["numvfs"]))
                 continue
+            why = self._away(address, entry, now)
+            if why:
+                self.warnings.append("%s: %s, so what it had before does not come back yet, and its record is kept; run this "
+                                     "again once it is the host's again" % (address, why))
+                self.later[address] = entry
+                continue
             nic = physical.interface(self.host, address) if entry["ours"] or entry["found"] else None
             recreate = now["numvfs"] != entry["numvfs"]
             steps.append({
@@ -150,6 +162,15 @@ class Plan:
                 "drivers": {vf: as_it_is(self.host, vf) for vf in now["vfs"].values()},
             })
         return steps
+
+    def _away(self, address, entry, now):
+        """Why a physical function cannot have again what it had, or None. Raises ValueError."""
+        if not entry["numvfs"] and not now["numvfs"] and entry["autoprobe"] == now["autoprobe"]:
+            return None  # it has
+        if physical.makes_none(now["driver"]):
+            return "it is on %s" % (now["driver"] or "no driver")
+        line = self._listed(address) if entry["numvfs"] not in (0, now["numvfs"]) else None
+        return "%s gives it to %s at the next boot" % (asked.DEVICES, line["driver"]) if line else None
 
     def _predict(self, allow_shared):
         """Addresses and groups of the virtual functions, and which of them no guest could use."""

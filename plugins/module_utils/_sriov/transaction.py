@@ -57,7 +57,7 @@ class Transaction:
             self._give()
             self._read_back()
             self._write_files(self.plan.files)
-            record.write(self.host, dict(self.plan.stuck, **{step["address"]: record.ended(
+            record.write(self.host, dict(self.plan.later, **{step["address"]: record.ended(
                 step["record"], self.plan.bare[step["address"]]["ours"]) for step in self.plan.steps}))
         except (HostError, OSError) as exc:
             said = live.kernel_log(self.host, log, [step["address"] for step in touched])

@@ -17,6 +17,7 @@ from ansible_collections.vfio.host.plugins.module_utils._sriov.wanted import LIS
 from ansible_collections.vfio.host.tests.unit.killable import Killed
 from ansible_collections.vfio.host.tests.unit.sriov.kernel import (
     DEVICES,
+    DRIVERS,
     NIC,
     OTHER,
     PF,
@@ -785,12 +786,111 @@ def for_guests(address, path=None):
                                          "subsystem_vendor": "0000", "subsystem_device": "0000"})])
 
 
-@pytest.mark.parametrize("count", [3, 0])
-def test_a_card_that_the_next_boot_gives_to_guests_is_refused(host, count):
+def test_a_card_that_the_next_boot_gives_to_guests_is_refused(host):
     host.put(asked.DEVICES, for_guests(PF))
-    said = refused(host, second(), first(count))
+    said = refused(host, second(), first(3))
     assert "functions[1].address: %s is in %s" % (PF, asked.DEVICES) in said and "vfio.host.vfio_binding" in said
     assert go(host, second())["changed"]
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_card_of_that_list_can_have_none(host, before):
+    """What refuses to give it to guests says to do this first."""
+    go(host, first(before))
+    host.put(asked.DEVICES, for_guests(PF))
+    assert go(host, first(0))["changed"] is bool(before) and host.count(PF) == 0
+    assert not go(host, first(0))["changed"] and go(host, first(0), second())["changed"]
+    assert not go(host, first(0), second())["changed"]
+
+
+def give(host, driver="vfio-pci"):
+    """The physical function on another driver; on that of guests, a guest has it."""
+    host._release(PF)
+    if driver:
+        host.tree_of.folder(DRIVERS + driver)
+        host.bind(PF, driver)
+    if driver == "vfio-pci":
+        node = "/dev/vfio/" + host.readlink(DEVICES + PF + "/iommu_group").rpartition("/")[2]
+        host.put(node, "")
+        host.process(77, "qemu-kvm", node)
+
+
+def take_home(host):
+    if host.driver(PF):
+        host._release(PF)
+    host.bind(PF, "igb")
+    host.tree_of.nic(NIC[PF], host.real(DEVICES + PF), index=2)
+
+
+@pytest.mark.parametrize("driver", ["vfio-pci", "pci-stub", None])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_card_that_guests_have_may_stay_on_the_list_with_none(made, driver, recorded):
+    if recorded:
+        go(made, first(0))
+    else:
+        made.write_sysfs(DEVICES + PF + "/sriov_numvfs", "0", 60)
+    give(made, driver)
+    made.put(DEVICES + PF + "/sriov_drivers_autoprobe", "0\n")
+    made.writes = []
+    assert go(made, first(0), second(), check=True) == go(made, first(0), second())
+    assert not go(made, first(0), second())["changed"] and made.count(OTHER) == 2
+    assert not [write for write in made.writes if write[1] == PF]
+
+
+def test_a_card_that_guests_have_and_that_has_some_is_refused(made):
+    give(made)
+    assert "functions[0].address: %s is on vfio-pci" % PF in refused(made, first(0))
+
+
+@pytest.mark.parametrize("driver", ["vfio-pci", "mlx5_vfio_pci", "pci-stub", "uio_pci_generic", None])
+def test_the_way_home_of_a_card_that_guests_have_waits_until_it_is_home(made, driver):
+    before = made.state()
+    go(made, first(0), second())
+    give(made, driver)
+    made.writes, made.refuse = [], {("sriov_numvfs", PF): "No such file or directory"}
+    for asks, more in (([second()], {}), ([], {"state": "absent"})):
+        predicted = go(made, *asks, check=True, **more)
+        assert "%s: it is on %s" % (PF, driver or "no driver") in predicted["warnings"][0]
+        assert predicted == go(made, *asks, **more)
+        again = go(made, *asks, **more)
+        assert not again["changed"] and again["warnings"] == predicted["warnings"]
+    assert not [write for write in made.writes if write[1] == PF] and made.count(OTHER) == 0
+    assert made.exists(record.STATE) and made.read(LIST) is None
+    made.refuse = {}
+    take_home(made)
+    assert go(made, state="absent")["changed"] and made.state() == before
+
+
+def test_the_way_home_makes_none_on_a_card_that_the_next_boot_gives_to_guests(made):
+    before = made.state()
+    go(made, first(0))
+    made.put(asked.DEVICES, for_guests(PF))
+    made.writes = []
+    predicted = go(made, state="absent", check=True)
+    assert "%s: %s gives it to vfio-pci at the next boot" % (PF, asked.DEVICES) in predicted["warnings"][0]
+    assert predicted == go(made, state="absent") and not predicted["changed"] and not made.writes
+    made.put(asked.DEVICES, "x\n")
+    assert "%s line 1" % asked.DEVICES in refused(made, state="absent")
+    os.unlink(made.path(asked.DEVICES))
+    os.rmdir(made.path("/etc/vfio-host"))
+    go(made, state="absent")
+    assert made.state() == before
+
+
+def test_the_way_home_ends_those_of_a_card_that_the_next_boot_gives_to_guests(host):
+    go(host, first(3))
+    host.put(asked.DEVICES, for_guests(PF))
+    assert go(host, state="absent")["warnings"] == []
+    assert host.count(PF) == 0 and host.autoprobe(PF) and not host.exists(record.STATE)
+
+
+def test_a_card_that_guests_have_and_that_had_none_has_nothing_to_give_back(host):
+    go(host, first(3))
+    host.reboot()
+    give(host)
+    host.writes = []
+    assert go(host, state="absent")["warnings"] == [] and not host.writes
+    assert not host.exists(record.STATE) and not go(host, state="absent")["changed"]
 
 
 def test_a_card_is_known_on_that_list_by_its_way_when_bus_numbers_shift(host):
