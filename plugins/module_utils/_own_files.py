@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import time
 
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
@@ -23,6 +24,13 @@ SOCKETS = ("/run/udev/control", "/run/udev/io.systemd.Udev")
 
 RELOAD_TIMEOUT = 30.0
 """Seconds that udev or systemd may take to read its files again."""
+
+UNIT_PATIENCE = 60.0
+"""Seconds that a unit of ours is waited for."""
+
+STUCK = ("a write about %s did not end in this boot: it is not touched before a reboot, which may wait for it too and then "
+         "needs the power button")
+"""Why what a record has as stuck is left alone."""
 
 OWN_FOLDER = re.compile(r"/(\d*vfio-host(/[a-z]+)?|user@\d+\.service\.d|[a-z-]+\.target\.d)\Z")
 """Folders that are removed when nothing is left in them."""
@@ -141,6 +149,31 @@ def reload_systemd(host):
         return []
     return _told(host, ["systemctl", "daemon-reload"], "systemd has not read its units again, so they count from the "
                                                        "next boot")
+
+
+def wait_for_units(host, units):
+    """Return once none of these units of ours is at work, or about to be: what it makes is half there until then.
+
+    Raises HostError when one is not over in time. Without systemd there are none.
+    """
+    end = time.monotonic() + UNIT_PATIENCE
+    while units and host.exists("/run/systemd/system"):
+        busy = _at_work(host, units)
+        if not busy:
+            return
+        if time.monotonic() > end:
+            raise HostError("%s is still at work after %g s, so nothing was changed; run this again when it is over: "
+                            "systemctl status %s" % (busy[0], UNIT_PATIENCE, busy[0]))
+        time.sleep(0.5)
+
+
+def _at_work(host, units):
+    """Those of ``units`` that run, or that systemd is to start."""
+    text = host.run(["systemctl", "show", "-p", "Id", "-p", "ActiveState", "-p", "Job", "--"] + units,
+                    timeout=RELOAD_TIMEOUT).stdout
+    shown = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in text.split("\n\n")]
+    return [one.get("Id") for one in shown
+            if one.get("Job") or one.get("ActiveState") in ("activating", "deactivating", "reloading")]
 
 
 def _told(host, argv, consequence):

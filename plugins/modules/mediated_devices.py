@@ -96,6 +96,8 @@ notes:
   - A vGPU's name is looked up among what can be made now. The number is safer.
   - libvirt takes a mediated device by its UUID, and a virtual function with a vGPU type as a PCI device with
     C(managed='no'), since NVIDIA's driver stays bound to it.
+  - Right after a boot the unit may still be making them. It is waited for, up to a minute; if it is not over then, the
+    run is refused.
   - With C(vfio_host=off) on the kernel command line nothing is made at boot.
   - Mediated devices were tried on an emulated host with a driver made for that, vGPU types against a stand-in of
     NVIDIA's interface only. No real card was tried for this release.

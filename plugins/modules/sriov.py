@@ -130,6 +130,8 @@ notes:
     M(vfio.host.vfio_binding).
   - A virtual function for which C(driverctl) has another driver (C(/etc/driverctl.d)) is refused, with the command that
     takes it out, since its rule of udev would give it that driver first.
+  - Right after a boot the unit may still be making them. It is waited for, up to a minute; if it is not over then, the
+    run is refused.
   - With C(vfio_host=off) on the kernel command line nothing is made at boot.
 seealso:
   - module: vfio.host.vfio_binding

@@ -68,8 +68,9 @@ class _Change:
         self.host, self.warnings = host, []
         asked = asking.check((params["devices"] or []) if params["state"] == "present" else [])
         self.record = read_record(host)
-        self.parents = {address: parents.read(host, address)
-                        for address in sorted({item["parent"] for item in asked} | set(self.record["cards"]))}
+        known = sorted({item["parent"] for item in asked} | set(self.record["cards"]))
+        files.wait_for_units(host, [persistence.unit(address) for address in known] if host.exists(asking.LIST) else [])
+        self.parents = {address: parents.read(host, address) for address in known}
         if asked and not host.which("systemctl"):
             raise HostError("systemctl is not installed, so the devices would be gone after a reboot; this needs a host "
                             "with systemd")

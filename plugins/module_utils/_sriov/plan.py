@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked, _own_files as files
 from ansible_collections.vfio.host.plugins.module_utils._assignment.addresses import sort_key
 from ansible_collections.vfio.host.plugins.module_utils._binding import driverctl
 from ansible_collections.vfio.host.plugins.module_utils._binding.record import as_it_is, boot_id, stuck
@@ -22,8 +22,7 @@ from ansible_collections.vfio.host.plugins.module_utils._sriov import (
     wanted as asking,
 )
 
-STUCK = ("a write about it or a virtual function of it did not end in this boot: it is not touched before a reboot, which "
-         "may wait for it too and then needs the power button")
+STUCK = files.STUCK % "it or a virtual function of it"
 
 
 class Plan:
@@ -40,6 +39,9 @@ class Plan:
         for item in self.wanted:
             if item["address"] in self.stuck:  # reading some of it would not end either
                 raise HostError("%s.address: %s: %s" % (item["place"], item["address"], STUCK))
+        known = {item["address"] for item in self.wanted}.union(self.records).difference(self.stuck)
+        at_boot = known.intersection(asking.listed(host.read(asking.LIST)))
+        files.wait_for_units(host, [persistence.unit(address) for address in sorted(at_boot, key=sort_key)])
         self.now = {item["address"]: physical.read(host, item["address"]) for item in self.wanted}
         for item in self.wanted:
             physical.check(item, self.now[item["address"]])
@@ -110,7 +112,7 @@ class Plan:
         count = item["count"]
         recreate = now["numvfs"] != count
         if not recreate and sorted(now["vfs"]) != list(range(count)):
-            raise HostError("%s: it says that it has %d virtual functions, and %d are there; reload its driver"
+            raise HostError("%s: it says that it has %d virtual functions, and %d are there; run this again, or reload its driver"
                             % (address, count, len(now["vfs"])))
         autoprobe = entry["autoprobe"] if not count else asking.autoprobe(item["vfs"])
         if physical.makes_none(now["driver"]):  # none are asked and none are there; whoever has it is let alone

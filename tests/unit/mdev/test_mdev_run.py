@@ -10,7 +10,8 @@ import json
 import os
 
 import pytest
-from ansible_collections.vfio.host.plugins.module_utils._host import HostError
+from ansible_collections.vfio.host.plugins.module_utils import _own_files
+from ansible_collections.vfio.host.plugins.module_utils._host import HostError, Result
 from ansible_collections.vfio.host.plugins.module_utils._mdev import manage, parents, persistence, wanted
 from ansible_collections.vfio.host.tests.unit.killable import Killed
 from ansible_collections.vfio.host.tests.unit.mdev.mdev_kernel import (
@@ -394,6 +395,33 @@ def test_a_way_home_that_is_killed(host, when):
     host.kill_at = None
     home(host)
     assert host.state() == before
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_the_unit_of_the_boot_is_waited_for(host, check):
+    go(host, mdev(), vgpu())
+    host.end(MINE)
+    states, asked = ["Job=4\nActiveState=inactive", "ActiveState=activating", "ActiveState=inactive"], []
+
+    def systemctl(argv, dummy):
+        asked.append(argv)
+        if argv[:2] != ["systemctl", "show"]:
+            return Result(argv, 0)
+        if len(states) == 1 and not host.mdevs():
+            host.make(MINE, QUARTER)
+        return Result(argv, 0, "Id=%s\n%s\n" % (argv[-1], states.pop(0)))
+
+    host.commands = systemctl
+    assert not go(host, mdev(), vgpu(), check=check)["changed"] and states == []
+    assert asked[0][-2:] == [persistence.unit(IGPU), persistence.unit(VFS[0])]
+
+
+def test_a_unit_that_is_not_over_in_time_refuses(host, monkeypatch):
+    monkeypatch.setattr(_own_files, "UNIT_PATIENCE", 0.2)
+    go(host, mdev())
+    host.commands = lambda argv, dummy: Result(argv, 0, "Id=%s\nActiveState=activating\n" % argv[-1])
+    for more in ({}, {"check": True}, {"state": "absent"}):
+        assert "%s is still at work" % persistence.unit(IGPU) in refused(host, mdev(uuid=OTHERS), **more)
 
 
 # -- after a reboot, other cards -------------------------------------------------------------------

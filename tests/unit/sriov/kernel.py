@@ -41,6 +41,8 @@ class Kernel(KillableHost):
     What ``ip`` does is as in iproute2, the answers of the driver as in the kernel: ``silent``: ``{index: times}`` that the
     driver leaves a virtual function out since it is busy with it; ``busy``: times that it says so to who sets something.
     ``keeps_mac``: it takes no address away. ``old_ip``: a release without a list of VLANs.
+    ``units``: ``{name: [(ActiveState, Job)]}``, what systemd says of a unit of ours, one after the other; ``over()`` is
+    called after the last.
     """
 
     def __init__(self, root, acs=True, iommu=True, total=64):
@@ -51,6 +53,7 @@ class Kernel(KillableHost):
         self.shift = self.lost = self.busy = self.failed_at = 0
         self.silent, self.keeps_mac, self.old_ip = {}, False, False
         self.fail_driver, self.locked, self.said = None, set(), []
+        self.units, self.over = {}, lambda: None
         self.number = 20
         self.vfinfo = {PF: {}, OTHER: {}}
         self.tree_of = tree = fake_machine.base(
@@ -119,6 +122,8 @@ class Kernel(KillableHost):
         if argv[0] == "dmesg":
             said = self.said if self.writes else []
             return Result(argv, 0, "".join("[  100.500000] %s\n" % line for line in ["%s: of another day" % PF] + said))
+        if argv[:2] == ["systemctl", "show"]:
+            return Result(argv, 0, "\n".join(map(self._unit, argv[argv.index("--") + 1:])))
         if argv[0] in ("systemctl", "udevadm"):
             return Result(argv, 1 if argv[0] in self.deaf else 0, "", "no")
         if argv[:-1] == ["ip", "-json", "-details", "link", "show", "dev"]:
@@ -128,6 +133,15 @@ class Kernel(KillableHost):
         if argv[:4] == ["ip", "link", "set", "dev"]:
             return self._set(argv)
         raise HostError("%s: not here" % argv[0])
+
+    def _unit(self, name):
+        """What it is now, one property a line; a unit without a job has no line of one."""
+        left = self.units.get(name) or [("inactive", 0)]
+        state, job = left.pop(0)
+        if not left and name in self.units:
+            del self.units[name]
+            self.over()
+        return "%sId=%s\nActiveState=%s\n" % ("Job=%d\n" % job if job else "", name, state)
 
     def _physical(self, nic):
         return next(address for address, name in NIC.items() if name == nic)

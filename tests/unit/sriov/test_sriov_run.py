@@ -10,7 +10,7 @@ import os
 import shutil
 
 import pytest
-from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked
+from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked, _own_files
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.plugins.module_utils._sriov import manage, persistence, physical, record, transaction
 from ansible_collections.vfio.host.plugins.module_utils._sriov.wanted import LIST
@@ -709,6 +709,58 @@ def test_after_a_reboot_they_are_made_again(host):
     host.reboot()
     assert go(host, first(vfs=[SET]))["functions"][0]["before"] == 0
     assert host.state() == before
+
+
+UNIT = persistence.unit(PF)
+
+
+@pytest.fixture
+def busy(host):
+    """Three of one card, of which the unit that makes them at boot has made two; and those of another one."""
+    host.put("/run/systemd/system/x", "")
+    go(host, first(3), second())
+    last = host.real(DEVICES + PF) + "/virtfn2"
+    target = host.real(last)
+    os.unlink(host.root + last)
+    host.over = lambda: host._symlink(target, last)
+    host.ran.clear()
+    return host
+
+
+@pytest.mark.parametrize("states", [[("activating", 5), ("activating", 5)], [("inactive", 7), ("activating", 7)],
+                                    [("deactivating", 0)]])
+@pytest.mark.parametrize("check", [True, False])
+def test_the_unit_of_the_boot_is_waited_for(busy, states, check):
+    busy.units[UNIT] = list(states)
+    changes = busy.changes
+    assert not go(busy, first(3), second(), check=check)["changed"]
+    assert busy.units == {} and busy.changes == changes
+    asks = [argv for argv in busy.ran if argv[:2] == ["systemctl", "show"]]
+    assert len(asks) == len(states) + 1 and asks[0][-2:] == [UNIT, persistence.unit(OTHER)]
+
+
+@pytest.mark.parametrize("asks, more", [([first(3)], {}), ([first(3)], {"check": True}), ([second()], {}), ([], {"state": "absent"})])
+def test_a_unit_that_is_not_over_in_time_refuses(busy, monkeypatch, asks, more):
+    monkeypatch.setattr(_own_files, "UNIT_PATIENCE", 0.2)
+    busy.units[UNIT] = [("activating", 5)] * 99
+    said = refused(busy, *asks, **more)
+    assert "%s is still at work after 0.2 s" % UNIT in said and "systemctl status %s" % UNIT in said
+
+
+def test_without_systemd_no_unit_is_asked_for(busy):
+    shutil.rmtree(busy.path("/run/systemd"))
+    busy.over()
+    assert not go(busy, first(3), second())["changed"] and busy.ran == [
+        argv for argv in busy.ran if argv[0] != "systemctl"]
+
+
+def test_the_unit_of_a_card_that_hangs_is_not_waited_for(busy):
+    busy.over()
+    busy.hang = {("sriov_numvfs", PF)}
+    with pytest.raises(HostError):
+        go(busy, first(5), second())
+    busy.units[UNIT] = [("activating", 5)] * 99
+    assert go(busy, second(3))["changed"]
 
 
 def test_the_way_home_after_a_reboot(host):
