@@ -19,6 +19,11 @@ description:
   - Remembers what each function had before, and gives it back with O(state=absent), or when a function or one of its
     settings is taken off the list.
   - Where one of the settings does not come out, all of them and the rules are put back.
+  - Does not ask who has a function, since neither setting disturbs a guest that runs with it. The kernel looks which of
+    the methods the function has, without a reset and without its lock, and takes their order at the next reset, which is
+    when the guest closes or resets it. At most the function is woken up for that, as C(lspci) does.
+  - A function about which a write to sysfs never ended is refused until the next boot; one that is to go back to what it
+    was is left with a warning, and a run after that boot does the rest.
 extends_documentation_fragment:
   - vfio.host.attributes
 options:
@@ -56,7 +61,10 @@ options:
           - V(device_specific) of the module C(vendor-reset) is taken when that module is loaded. The kernel does not
             list it before it was written, so check mode cannot tell whether the module knows this card; a run finds
             out, and puts everything back if not.
-          - V(bus) of a card with more than one function is refused. The kernel shows it at boot, and does not do it.
+          - V(bus) is refused while there are other functions on the bus, like a second one of the card, its virtual
+            functions, or another card on a conventional bus. The kernel shows it at boot, and does not do it. An entry
+            that was set before virtual functions came stays. Behind a hot-plug port (pciehp) the kernel resets the slot
+            of a card with one function instead, and V(bus) is taken.
         type: list
         elements: str
       d3cold_allowed:
@@ -75,6 +83,10 @@ notes:
     shows now, and those it showed before the first run. If somebody else has left one out before, write the word
     C(default) into the file of the function once, by hand.
   - The ports above a function that may not be switched off are not switched off either.
+  - V(bus) cannot come back on the way home while others are on the bus. Where these are virtual functions, a warning says
+    so, and a run after they are gone gives it back; so does a reboot.
+  - Where the kernel takes no longer what a function had before, since the module C(vendor-reset) is gone for example, the
+    function gets the kernel's own order back, with a warning.
 seealso:
   - module: vfio.host.vfio_binding
 author:

@@ -6,9 +6,13 @@
 
 """Settings of single PCI functions in sysfs: how the kernel resets them, and whether it may switch them off.
 
-RECORD: ``{"schema": 1, "functions": {address: {vendor, device, serial, settings: {attribute: {"before": value,
+RECORD: ``{"schema": 1, "functions": {address: {vendor, device, serial, stuck, settings: {attribute: {"before": value,
 "ours": [value]}}}}, "unfinished": true}``. ``ours`` are the values that runs have set; more than one while a run is
 under way, which ``unfinished`` says. A value is a list of methods for ``reset_method``, a bool for ``d3cold_allowed``.
+``stuck``: id of the boot in which a write about the function never ended; it is not touched again before another boot.
+
+Who has a function does not matter here: neither write resets it, changes its registers or takes its lock. The kernel
+looks which of the methods it has, keeps their order for the next reset, and at most wakes the function up.
 
 Which reset methods a function has is known without a write: the kernel shows them all until somebody has written to
 the file (Documentation/ABI/testing/sysfs-bus-pci), so they are what is shown now, and what was shown before our first
@@ -17,10 +21,13 @@ write.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked, _own_files as files
 from ansible_collections.vfio.host.plugins.module_utils._binding.identity import SYSFS, read_function
+from ansible_collections.vfio.host.plugins.module_utils._binding.record import boot_id, stuck
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError, HostTimeout
 
 RECORD = asked.STATE_FOLDER + "/pci_settings.json"
@@ -29,6 +36,9 @@ HEADER = (
     "# Written by the Ansible collection vfio.host (module pci_settings), which replaces this file as a whole.\n"
     "# A rule counts only while a card of this make is at this address.\n"
 )
+
+STUCK = files.STUCK % "it"
+HOTPLUG = "/sys/bus/pci_express/drivers/pciehp"
 
 ATTRIBUTES = ("reset_method", "d3cold_allowed")
 METHOD = re.compile(r"^[a-z][a-z0-9_]*\Z")
@@ -118,15 +128,37 @@ def _encode(value):
 
 
 def _siblings(host, address):
-    """Other functions of the same card."""
-    slot = address.rpartition(".")[0] + "."
-    return [name for name in host.listdir(SYSFS) if name.startswith(slot) and name != address]
+    """Other functions that would be reset with the bus of this one. None behind a hot-plug port that resets the slot alone.
+
+    As pci_reset_bus_function() of the kernel decides. What is at the root of a bus it never resets so.
+    """
+    above = (host.readlink(SYSFS + address) or "").split("/")[-2:-1]
+    if above and (above[0].startswith("pci") or _resets_slot(host, address, above[0])):
+        return []
+    bus = address.rpartition(":")[0] + ":"
+    return [name for name in host.listdir(SYSFS) if name.startswith(bus) and name != address]
+
+
+def _resets_slot(host, address, port):
+    if host.exists(SYSFS + address + "/physfn") or not any(
+            name.startswith(port + ":pcie") for name in host.listdir(HOTPLUG)):
+        return False
+    config = host.read_bytes(SYSFS + address + "/config", 64) or b""
+    return len(config) == 64 and not config[0x0E] & 0x80  # a card of one function
+
+
+def _virtual(host, address):
+    return host.exists(SYSFS + address + "/physfn")
+
+
+def _some(addresses):
+    return ", ".join(addresses[:4]) + (" and %d more" % (len(addresses) - 4) if len(addresses) > 4 else "")
 
 
 def possible(value, siblings):
     """What the kernel takes of a value that it has shown.
 
-    At boot it lists ``bus`` for the first function of a card before it has seen the others. A bus that is shared is
+    At boot it lists ``bus`` for the first function on a bus before it has seen the others. A bus that is shared is
     never reset for one function, so this method does nothing there, and is refused when it is written again.
     """
     if isinstance(value, list) and siblings:
@@ -190,12 +222,14 @@ def _check_methods(host, item, now, known):
     """Refuse methods that the kernel does not offer for this function. ``known``: values that it once showed."""
     place, address, wanted = item["place"] + ".reset_method", item["address"], item["reset_method"]
     siblings = _siblings(host, address)
+    if wanted == now and ("bus" not in wanted or all(_virtual(host, name) for name in siblings)):
+        return  # nothing is to be written; those that are made and ended at run time may have come since
     offered = []
     for value in [now] + known:
         offered += [method for method in possible(value, siblings) if method not in offered]
     if "bus" in wanted and siblings:
         raise ValueError("%s: 'bus' would reset %s too, and the kernel refuses that for one function; it offers %s for "
-                         "%s" % (place, ", ".join(siblings), " ".join(offered) or "no method", address))
+                         "%s" % (place, _some(siblings), " ".join(offered) or "no method", address))
     for method in wanted:
         if method in offered or (method == "device_specific" and host.exists(VENDOR_RESET)):
             continue
@@ -232,12 +266,16 @@ def _reset_actions(methods, before):
     return (['RUN{builtin}+="kmod load vendor-reset"'] if outside else []) + [write]
 
 
-def _plan(host, wanted, record):
-    """``(steps, warnings)``; a step is ``{address, attribute, now, target, before, wanted, back}``.
+def _plan(host, wanted, record, held):
+    """``(steps, warnings)``; a step is ``{address, attribute, now, target, before, wanted, back, later}``.
 
-    ``wanted`` is None for a setting that goes back to what it was; ``back`` is what undoes the step.
+    ``wanted`` is None for a setting that goes back to what it was; ``back`` is what undoes the step; ``later``: another
+    run may bring more of it back. ``held``: functions that are not touched in this boot.
     """
     steps, warnings, problems = [], [], []
+    for item in wanted:
+        if item["address"] in held:
+            raise HostError("%s.address: %s: %s" % (item["place"], item["address"], STUCK))
     live = {item["address"]: read_function(host, item["address"]) for item in wanted}
     for item in wanted:
         problems += _problems(item, live[item["address"]])
@@ -257,7 +295,10 @@ def _plan(host, wanted, record):
             steps.append(_step(host, item["address"], attribute, now, item[attribute], item[attribute],
                                one["before"] if one else now))
     named = {(step["address"], step["attribute"]) for step in steps}
+    warnings += ["%s: %s; run this again after it" % (address, STUCK) for address in sorted(held)]
     for address, entry in sorted(record.get("functions", {}).items()):
+        if address in held:
+            continue
         gone = [attribute for attribute in ATTRIBUTES
                 if attribute in entry["settings"] and (address, attribute) not in named]
         if gone and not _same(entry, read_function(host, address)):
@@ -268,18 +309,24 @@ def _plan(host, wanted, record):
             if now is None:
                 warnings.append("%s: there is no such file any more" % path_of(address, attribute))
                 continue
-            target = possible(one["before"], _siblings(host, address))
+            siblings = _siblings(host, address)
+            target = possible(one["before"], siblings) if now != one["before"] else now
+            ends = [name for name in siblings if _virtual(host, name)]
+            later = target != one["before"] and ends == siblings
             if now not in [one["before"], target] + one["ours"]:
                 warnings.append("%s: somebody has set it to %s since; left as it is"
                                 % (path_of(address, attribute), _shown(now)))
-                target = now
-            steps.append(_step(host, address, attribute, now, target, None, one["before"]))
+                target, later = now, False
+            if later:
+                warnings.append("%s: bus does not come back while %s is there; run this again when it is gone, or reboot"
+                                % (path_of(address, attribute), _some(ends)))
+            steps.append(dict(_step(host, address, attribute, now, target, None, one["before"]), later=later))
     return steps, warnings
 
 
 def _step(host, address, attribute, now, target, wanted, before):
     return {"address": address, "attribute": attribute, "now": now, "target": target, "wanted": wanted,
-            "before": before, "back": possible(now, _siblings(host, address))}
+            "before": before, "back": possible(now, _siblings(host, address)), "later": False}
 
 
 def _recorded(record, item):
@@ -301,9 +348,10 @@ def _shown(value):
     return " ".join(value) or "no method"
 
 
-def _records(wanted, steps, record, unfinished):
+def _records(wanted, steps, record, held, unfinished):
     """The record after the run, or while it is under way: then with all that the settings may be."""
-    functions = dict(record.get("functions", {})) if unfinished else {}
+    known = record.get("functions", {})
+    functions = dict(known) if unfinished else {address: known[address] for address in held}
     for item in wanted:
         earlier = _recorded(record, item)
         settings = dict(earlier) if unfinished else {}
@@ -316,9 +364,20 @@ def _records(wanted, steps, record, unfinished):
             settings[step["attribute"]] = {"before": step["before"], "ours": ours}
         functions[item["address"]] = {"vendor": item["vendor"], "device": item["device"], "serial": item["serial"],
                                       "settings": settings}
+    for step in steps:
+        if step["later"]:
+            address, attribute = step["address"], step["attribute"]
+            ours = known[address]["settings"][attribute]["ours"] if unfinished else []
+            entry = functions.get(address) or _unmarked(dict(known[address], settings={}))
+            functions[address] = dict(entry, settings=dict(entry["settings"], **{attribute: {
+                "before": step["before"], "ours": ours + [step["target"]]}}))
     if not functions:
         return {}
     return {"functions": functions, "unfinished": True} if unfinished else {"functions": functions}
+
+
+def _unmarked(entry):
+    return {name: value for name, value in entry.items() if name != "stuck"}
 
 
 # -- doing it --------------------------------------------------------------------------------------------
@@ -338,18 +397,20 @@ def run(host, params, check_mode):
     texts = {path: host.read(path) for path in (RECORD, RULES)}
     if wanted and not host.which("udevadm"):
         raise HostError("udevadm is not installed, so settings would be gone after a reboot; install udev")
-    steps, warnings = _plan(host, wanted, record)
+    boot = boot_id(host)
+    held = stuck(record.get("functions", {}), boot)
+    steps, warnings = _plan(host, wanted, record, held)
     warnings += _foreign(host, wanted)
     if texts[RULES] is not None and not record and not wanted:
         warnings.append("%s is removed; what the settings were before is not known, so they stay until the next boot"
                         % RULES)
     before = {(step["address"], step["attribute"]): step["before"] for step in steps}
-    after = {RECORD: files.render_record(_records(wanted, steps, record, False)), RULES: render(wanted, before)}
+    after = {RECORD: files.render_record(_records(wanted, steps, record, held, False)), RULES: render(wanted, before)}
     moved = [step for step in steps if step["target"] != step["now"]]
     changed = bool(moved) or texts != after
     if changed and not check_mode:
-        during = files.render_record(_records(wanted, steps, record, True))
-        warnings += _apply(host, moved, texts, during, after)
+        during = _records(wanted, steps, record, held, True)
+        warnings += _apply(host, moved, texts, during, after, boot)
     return {
         "changed": changed,
         "functions": _functions(host, steps, wanted),
@@ -369,23 +430,38 @@ def _foreign(host, wanted):
     return found
 
 
-def _apply(host, moved, texts, during, after):
+def _apply(host, moved, texts, during, after, boot):
     """Record first, then the rules, then the settings; everything goes back when one of them does not come out."""
     done, warnings = [], []
     try:
-        files.put(host, RECORD, during)
+        files.put(host, RECORD, files.render_record(during))
         files.put(host, RULES, after[RULES])
         warnings += files.reload_udev(host)
         for step in moved:
             done.append(step)
-            _set(host, step["address"], step["attribute"], step["target"])
+            warnings += _do(host, step)
         files.put(host, RECORD, after[RECORD])
     except (HostError, OSError) as exc:
-        left = _undo(host, done, texts, exc)
+        left, hung = _undo(host, done, texts, during, exc, boot)
         raise HostError("%s. %s" % (exc, "Settings and rules are as before" if not left else
-                                    "Everything else is as before, but not %s: run this again" % ", ".join(left))
-                        ) from exc
+                                    "Everything else is as before, but not %s: run this again%s"
+                                    % (", ".join(left), " after the next boot" if hung else ""))) from exc
     return warnings
+
+
+def _do(host, step):
+    """One step; [] or a warning. Where the kernel no longer takes what was before, it has its own order again."""
+    address, attribute = step["address"], step["attribute"]
+    try:
+        _set(host, address, attribute, step["target"])
+        return []
+    except HostError as exc:
+        if step["wanted"] is not None or attribute != "reset_method" or os.strerror(errno.EINVAL) not in str(exc):
+            raise
+    host.write_sysfs(path_of(address, attribute), "default")
+    refused, step["target"] = step["target"], read_setting(host, address, attribute)
+    return ["%s: the kernel takes '%s' no longer, so it has its own order: it is %s now"
+            % (path_of(address, attribute), _shown(refused), _shown(step["target"] or []))]
 
 
 def _set(host, address, attribute, value):
@@ -398,23 +474,30 @@ def _set(host, address, attribute, value):
             path, _shown(value), "nothing" if now is None else _shown(now)))
 
 
-def _undo(host, done, texts, reason):
-    """Put back what was done; the places that could not be. The record stays for those."""
-    left = []
+def _undo(host, done, texts, during, reason, boot):
+    """Put back what was done. The places that could not be, and the functions about which a write did not end.
+
+    The record stays for those.
+    """
+    left, hung = [], {done[-1]["address"]} if isinstance(reason, HostTimeout) else set()
     for step in reversed(done):
         address, attribute = step["address"], step["attribute"]
-        if isinstance(reason, HostTimeout) and address == done[-1]["address"]:
-            left.append(path_of(address, attribute))  # the write that hangs has the device's lock
+        if address in hung:
+            left.append(path_of(address, attribute))  # whatever hangs there, more would hang behind it
             continue
         try:
             if read_setting(host, address, attribute) not in (step["now"], step["back"]):
                 _set(host, address, attribute, step["back"])
-        except HostError:
+        except HostError as exc:
             left.append(path_of(address, attribute))
-    back = {RULES: texts[RULES]} if left else {RULES: texts[RULES], RECORD: texts[RECORD]}
-    left += files.put_back(host, back)
+            if isinstance(exc, HostTimeout):
+                hung.add(address)
+    marked = {address: dict(entry, stuck=boot) if address in hung else entry
+              for address, entry in during.get("functions", {}).items()}
+    left += files.put_back(host, {RULES: texts[RULES], RECORD: files.render_record(dict(during, functions=marked))
+                                  if left else texts[RECORD]})
     files.reload_udev(host)
-    return left
+    return left, hung
 
 
 def _functions(host, steps, wanted):

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 from ansible_collections.vfio.host.plugins.module_utils._settings.functions import RECORD, RULES, path_of, run
-from ansible_collections.vfio.host.tests.unit.boot.functions import SERIAL
+from ansible_collections.vfio.host.tests.unit.boot import functions as sysfs
+from ansible_collections.vfio.host.tests.unit.boot.functions import SERIAL, SUBSYSTEM
 from ansible_collections.vfio.host.tests.unit.settings.settings_host import AUDIO, GPU, NIC, PORT, Killed, SettingsHost
 
 RELOAD = ["udevadm", "control", "--reload"]
@@ -124,6 +126,163 @@ def test_bus_of_a_card_with_two_functions(host):
     assert host.setting(GPU["address"]) == "flr pm"  # what it was, but for the one that never worked
 
 
+VF = dict(SUBSYSTEM, address="0000:03:10.0", vendor="8086", device="10ed")
+OTHER_SLOT = dict(VF, address="0000:03:01.0")
+
+
+def neighbour(host, identity, kernel_refuses=True):
+    """Another function on the NIC's bus: then the kernel resets that bus for none of them."""
+    sysfs.add_function(host, identity, driver="vfio-pci", device_class="020000")
+    if identity is VF:
+        sysfs.link(host, path_of(NIC["address"], "").rstrip("/"), path_of(VF["address"], "physfn"))
+    if kernel_refuses:
+        host.methods[NIC["address"]] = ["flr", "pm"]
+
+
+def neighbour_goes(host, identity=VF):
+    shutil.rmtree(host.path("/sys/bus/pci/devices/" + identity["address"]))
+    host.methods[NIC["address"]] = ["flr", "pm", "bus"]
+
+
+def refused(host, words, *functions):
+    before, writes = host.tree(), list(host.writes)
+    for check in (True, False):
+        with pytest.raises((ValueError, HostError), match=words):
+            go(host, *functions, check=check)
+    assert (host.tree(), host.writes) == (before, writes)
+
+
+def test_bus_of_a_card_whose_virtual_functions_came_later(host):
+    go(host, nic("flr", "bus"))
+    neighbour(host, VF)
+    again = go(host, nic("flr", "bus"))
+    assert not again["changed"] and again["warnings"] == []  # what is set already stays
+    refused(host, r"functions\[0\].reset_method: 'bus' would reset 0000:03:10.0 too.*it offers flr pm for", nic("bus"))
+    assert go(host, nic("pm", "flr"))["changed"] and not go(host, nic("pm", "flr"))["changed"]
+
+
+def test_bus_comes_back_once_the_virtual_functions_are_gone(host):
+    bare = host.tree()
+    go(host, nic("flr", d3cold_allowed=False))
+    neighbour(host, VF)
+    predicted = go(host, state="absent", check=True)
+    assert "/reset_method: bus does not come back while 0000:03:10.0 is there" in predicted["warnings"][0]
+    assert predicted == go(host, state="absent") and host.setting(NIC["address"]) == "flr pm"
+    assert host.setting(NIC["address"], "d3cold_allowed") == "1" and not host.exists(RULES)
+    writes = list(host.writes)
+    for check in (True, False):
+        again = go(host, state="absent", check=check)
+        assert not again["changed"] and again["warnings"] == predicted["warnings"] and host.writes == writes
+    neighbour_goes(host)
+    assert go(host, state="absent")["warnings"] == [] and host.tree() == bare
+
+
+def test_bus_that_did_not_come_back_comes_with_the_next_boot(host):
+    bare = host.tree()
+    go(host, nic("flr"))
+    neighbour(host, VF)
+    go(host, state="absent")
+    neighbour_goes(host)
+    host.boot()  # the kernel lists them before virtual functions are made
+    writes = list(host.writes)
+    neighbour(host, VF)
+    assert go(host, state="absent")["warnings"] == [] and host.writes == writes
+    neighbour_goes(host)
+    host.put("/proc/sys/kernel/random/boot_id", "boot 1\n")
+    assert host.tree() == bare
+
+
+def test_bus_that_did_not_come_back_is_still_what_was_before(host):
+    bare = host.tree()
+    go(host, nic("flr"))
+    neighbour(host, VF)
+    go(host, state="absent")
+    go(host, nic("pm", d3cold_allowed=False))
+    result = go(host, ask(NIC, d3cold_allowed=False))
+    assert "bus does not come back" in result["warnings"][0] and host.setting(NIC["address"]) == "flr pm"
+    assert not go(host, ask(NIC, d3cold_allowed=False))["changed"]
+    neighbour_goes(host)
+    assert go(host, ask(NIC, d3cold_allowed=False))["changed"] and host.setting(NIC["address"]) == "flr pm bus"
+    go(host, state="absent")
+    assert host.tree() == bare
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_killed_on_the_way_home_with_virtual_functions(tmp_path, gone):
+    number, killed = 0, True
+    while killed:
+        number += 1
+        host = SettingsHost(str(tmp_path / str(number)))
+        bare = host.tree()
+        go(host, nic("flr"))
+        neighbour(host, VF)
+        host.changes, host.kill_at = 0, number
+        try:
+            go(host, state="absent")
+            killed = False
+        except Killed:
+            pass
+        host.kill_at = None
+        if not gone:
+            go(host, state="absent")
+        neighbour_goes(host)
+        assert go(host, state="absent")["warnings"] == [] and host.tree() == bare, number
+    assert number > 3
+
+
+def test_bus_with_a_card_in_another_slot(host):
+    neighbour(host, OTHER_SLOT)
+    refused(host, "'bus' would reset 0000:03:01.0 too", nic("flr", "pm", "bus"))  # as the kernel shows it at boot
+    go(host, nic("flr"))
+    predicted = go(host, state="absent", check=True)
+    assert predicted == go(host, state="absent") and host.setting(NIC["address"]) == "flr pm"
+    assert not host.exists(RECORD) and not go(host, state="absent")["changed"]
+
+
+def below(host, path, header=0):
+    """Where the NIC's folder really is, as sysfs has it."""
+    flat = host.path("/sys/bus/pci/devices/" + NIC["address"])
+    there = "/sys/devices/%s/%s" % (path, NIC["address"])
+    os.makedirs(os.path.dirname(host.path(there)))
+    os.rename(flat, host.path(there))
+    sysfs.link(host, there, "/sys/bus/pci/devices/" + NIC["address"])
+    host.write(there + "/config", sysfs.config_space(header_type=header))
+
+
+def test_a_root_bus_is_reset_for_nobody(host):
+    below(host, "pci0000:00")
+    for slot in range(9):
+        neighbour(host, dict(VF, address="0000:03:1%d.0" % slot))
+    host.kernel(path_of(NIC["address"], "reset_method"), "flr pm")
+    refused(host, "does not offer 'bus' for 0000:03:00.0; it offers flr pm", nic("bus"))
+
+
+@pytest.mark.parametrize("header, hotplug", [(0, True), (0x80, True), (0, False)])
+def test_a_slot_with_hot_plug_is_reset_alone(host, header, hotplug):
+    below(host, "pci0000:00/0000:00:1c.0", header)
+    if hotplug:
+        host.put("/sys/bus/pci_express/drivers/pciehp/0000:00:1c.0:pcie204/x", "")
+    alone = hotplug and not header
+    neighbour(host, VF, kernel_refuses=not alone)
+    if not alone:
+        return refused(host, "'bus' would reset 0000:03:10.0 too", nic("bus"))
+    assert go(host, nic("bus"))["changed"] and host.setting(NIC["address"]) == "bus"
+    assert go(host, state="absent")["warnings"] == [] and host.setting(NIC["address"]) == "flr pm bus"
+
+
+def test_what_the_kernel_takes_no_longer_does_not_stop_the_way_home(host):
+    host.put("/sys/module/vendor_reset/initstate", "live\n")
+    host.kernel(path_of(GPU["address"], "reset_method"), "device_specific pm")
+    go(host, ask(GPU, reset_method=["pm"]), nic("flr"))
+    shutil.rmtree(host.path("/sys/module/vendor_reset"))
+    predicted = go(host, state="absent", check=True)
+    result = go(host, state="absent")
+    assert predicted["changed"] and result["changed"] and host.setting(NIC["address"]) == "flr pm bus"
+    assert "takes 'device_specific pm' no longer" in result["warnings"][0] and "it is flr pm now" in result["warnings"][0]
+    assert host.setting(GPU["address"]) == "flr pm" == " ".join(result["functions"][0]["reset_method"])
+    assert not host.exists(RECORD) and not host.exists(RULES) and not go(host, state="absent")["changed"]
+
+
 def test_vendor_reset_is_not_listed_before_it_was_written(host):
     asked = ask(GPU, reset_method=["device_specific", "pm"])
     with pytest.raises(ValueError, match="does not offer 'device_specific' for 0000:01:00.0; it offers flr pm"):
@@ -227,8 +386,81 @@ def test_a_write_that_hangs_is_not_followed_by_another(host):
     assert [path for path, dummy in host.writes].count(path_of(NIC["address"], "d3cold_allowed")) == 1
     assert host.setting(GPU["address"], "d3cold_allowed") == "1" and not host.exists(RULES)
     host.hang.clear()
+    host.boot()
     go(host, state="absent")
     assert host.setting(NIC["address"]) == "flr pm bus" and not host.exists(RECORD)
+
+
+STUCK = "0000:03:00.0: a write about it did not end in this boot.*power button"
+
+
+@pytest.mark.parametrize("attribute, function", [("d3cold_allowed", nic("flr", d3cold_allowed=False)),
+                                                 ("reset_method", nic("flr"))])
+def test_what_hangs_is_not_written_again_in_this_boot(host, attribute, function):
+    bare = host.tree()
+    path = path_of(NIC["address"], attribute)
+    host.hang.add(path)
+    with pytest.raises(HostError, match="did not end.*but not .*run this again after the next boot"):
+        go(host, ask(GPU, d3cold_allowed=False), function)
+    assert host.setting(GPU["address"], "d3cold_allowed") == "1"
+    host.writes.clear()
+    refused(host, r"functions\[1\].address: " + STUCK, ask(GPU, d3cold_allowed=False), function)
+    predicted = go(host, ask(GPU, d3cold_allowed=False), check=True)
+    assert predicted == go(host, ask(GPU, d3cold_allowed=False)) and "run this again after it" in predicted["warnings"][0]
+    assert not go(host, ask(GPU, d3cold_allowed=False))["changed"] and NIC["address"] not in host.read(RULES)
+    assert go(host, state="absent")["changed"] and host.setting(GPU["address"], "d3cold_allowed") == "1"
+    for check in (True, False):
+        again = go(host, state="absent", check=check)
+        assert not again["changed"] and again["warnings"] == predicted["warnings"]
+    assert not [one for one in host.writes if one[0] == path] and host.exists(RECORD) and not host.exists(RULES)
+    host.hang.clear()
+    host.boot()
+    assert go(host, state="absent")["warnings"] == []
+    host.put("/proc/sys/kernel/random/boot_id", "boot 1\n")
+    assert host.tree() == bare
+
+
+def test_a_way_home_that_hangs_is_over_with_the_next_boot(host):
+    go(host, nic("flr"), ask(GPU, d3cold_allowed=False))
+    host.hang.add(path_of(NIC["address"], "reset_method"))
+    with pytest.raises(HostError, match="did not end"):
+        go(host, state="absent")
+    assert host.exists(RULES) and host.setting(GPU["address"], "d3cold_allowed") == "0"
+    host.writes.clear()
+    assert go(host, state="absent")["changed"] and not host.exists(RULES)
+    assert [path for path, dummy in host.writes] == [path_of(GPU["address"], "d3cold_allowed")]
+    host.hang.clear()
+    host.boot()
+    assert go(host, state="absent")["warnings"] == [] and not host.exists(RECORD)
+    assert host.setting(NIC["address"]) == "flr pm bus"
+
+
+def test_a_write_that_hangs_while_it_is_put_back_is_not_repeated(host):
+    """The first write of the failing run ends, the one that puts it back does not."""
+    host.broken.add(path_of(NIC["address"], "reset_method"))
+    write, back = host.write_sysfs, path_of(GPU["address"], "d3cold_allowed")
+
+    def hangs_later(path, value, timeout=10.0):
+        write(path, value, timeout)
+        host.hang.add(back)
+
+    host.write_sysfs = hangs_later
+    with pytest.raises(HostError, match="but not .*/0000:01:00.0/d3cold_allowed: run this again after the next boot"):
+        go(host, ask(GPU, d3cold_allowed=False), nic("flr"))
+    host.write_sysfs = write
+    host.broken.clear()
+    host.writes.clear()
+    refused(host, r"0000:01:00.0: a write about it did not end", ask(GPU, d3cold_allowed=False), nic("flr"))
+    assert go(host, nic("flr"))["changed"] and back not in dict(host.writes)
+
+
+def test_after_the_boot_a_function_that_hung_is_taken_again(host):
+    host.hang.add(path_of(NIC["address"], "reset_method"))
+    with pytest.raises(HostError):
+        go(host, nic("flr"))
+    host.hang.clear()
+    host.boot()
+    assert go(host, nic("flr"))["changed"] and "stuck" not in host.read(RECORD) and not go(host, nic("flr"))["changed"]
 
 
 def test_what_could_not_be_put_back_is_in_the_record(host):
