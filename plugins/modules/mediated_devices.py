@@ -22,6 +22,8 @@ description:
     touched.
   - Keeps them over a reboot and over a reload of the driver, with a unit of systemd, a rule of udev, and a script that
     compares the card first. The script never ends or changes what is there.
+  - A function about which a write to sysfs never ended is refused until the next boot; what is to go back to what it was
+    there is left with a warning, and a run after that boot does the rest.
   - Remembers what there was before (C(/var/lib/vfio-host/mediated_devices.json)), and gives it back with O(state=absent),
     or when an entry is taken off the list.
 extends_documentation_fragment:

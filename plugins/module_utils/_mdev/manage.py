@@ -6,10 +6,11 @@
 
 """Mediated devices and vGPU types as wanted, now and at each boot; and the way home.
 
-RECORD: ``{"schema": 1, "cards": {address: {vendor, device, serial}}, "devices": {key: {"before": state, "ours": [state],
-"asked": word, "mdevctl": {path: text}}}}``; keys and states as in parents.py. ``ours``: what runs have made; more than
-one while a run is under way. ``asked``: the type in the words of the list, which a vGPU's name needs when the driver no
-longer lists it. ``mdevctl``: the definition that was taken over.
+RECORD: ``{"schema": 1, "cards": {address: {vendor, device, serial, stuck}}, "devices": {key: {"before": state, "ours":
+[state], "asked": word, "mdevctl": {path: text}}}}``; keys and states as in parents.py. ``ours``: what runs have made; more
+than one while a run is under way. ``asked``: the type in the words of the list, which a vGPU's name needs when the driver
+no longer lists it. ``mdevctl``: the definition that was taken over. ``stuck``: id of the boot in which a write about the
+function never ended; it is not touched again before another boot.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import collections
 
 from ansible_collections.vfio.host.plugins.module_utils import _assignment_state as asked_state, _own_files as files
 from ansible_collections.vfio.host.plugins.module_utils._binding import live
+from ansible_collections.vfio.host.plugins.module_utils._binding.record import boot_id, stuck
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError, HostTimeout
 from ansible_collections.vfio.host.plugins.module_utils._mdev import mdevctl, parents, persistence, wanted as asking
 from ansible_collections.vfio.host.plugins.module_utils._sriov import held
 
 RECORD = asked_state.STATE_FOLDER + "/mediated_devices.json"
 CARD = ("vendor", "device", "serial")
+STUCK = files.STUCK % "it"
 
 FOREIGN = ("/etc/systemd/system", ("current_vgpu_type", "mdev_supported_types"))
 """Where others make the same at each boot, and the words that tell."""
@@ -68,7 +71,12 @@ class _Change:
         self.host, self.warnings = host, []
         asked = asking.check((params["devices"] or []) if params["state"] == "present" else [])
         self.record = read_record(host)
-        known = sorted({item["parent"] for item in asked} | set(self.record["cards"]))
+        self.boot, self.kept = boot_id(host), {}
+        self.stuck = stuck(self.record["cards"], self.boot)
+        for item in asked:
+            if item["parent"] in self.stuck:  # reading some of it would not end either
+                raise HostError("%s.parent: %s: %s" % (item["place"], item["parent"], STUCK))
+        known = sorted(({item["parent"] for item in asked} | set(self.record["cards"])) - self.stuck)
         files.wait_for_units(host, [persistence.unit(address) for address in known] if host.exists(asking.LIST) else [])
         self.parents = {address: parents.read(host, address) for address in known}
         if asked and not host.which("systemctl"):
@@ -84,7 +92,8 @@ class _Change:
         self.moved = [step for step in self.back + self.steps if step["now"] != step["target"]]
         self._check_room()
         self._refuse_held(read_machine)
-        self.before, self.during, self.after = host.read(RECORD), self._record(True), self._record(False)
+        self.before, self.during = host.read(RECORD), self._record(True)
+        self.after = files.render_record(self._record(False))
         self.changed = bool(self.moved or self.before != self.after or self.texts != self.files)
 
     # -- what to do --------------------------------------------------------------------------
@@ -142,6 +151,9 @@ class _Change:
     def _step(self, item):
         key, target, now = item["key"], item["state"], parents.state(self.host, item["key"])
         entry, known = self.record["devices"].get(key), [None, target]
+        held = self._held(entry) if entry else None
+        if held:
+            raise HostError("%s: %s was part of %s: %s" % (item["place"], key, held, STUCK))
         if entry and self._same_cards(entry):
             known += [entry["before"]] + entry["ours"]
         else:
@@ -151,6 +163,10 @@ class _Change:
                              "or give another uuid" % (item["place"], key, parents.shown(now), parents.shown(target)))
         return {"key": key, "item": item, "now": now, "target": target, "place": item["place"],
                 "entry": dict(entry, asked=item["type"], ours=[target]), "earlier": entry["ours"]}
+
+    def _held(self, entry):
+        """The function of a recorded device that is not touched in this boot, or None."""
+        return next((state[0] for state in [entry["before"]] + entry["ours"] if state and state[0] in self.stuck), None)
 
     def _same_cards(self, entry):
         """Whether all functions of a record are there and the cards that were recorded."""
@@ -165,6 +181,10 @@ class _Change:
         steps = []
         for key, entry in sorted(self.record["devices"].items()):
             if any(item["key"] == key for item in self.items):
+                continue
+            if self._held(entry):
+                self.kept[key] = entry
+                self.warnings.append("%s: it is part of %s: %s; run this again after it" % (key, self._held(entry), STUCK))
                 continue
             self._return_definition(entry)
             if not self._same_cards(entry):
@@ -252,7 +272,7 @@ class _Change:
         if not ends:
             return
         machine = read_machine(self.host)
-        blocked = sorted(self.host.blocked)
+        blocked = [path for path in sorted(self.host.blocked) if not any(address in path for address in self.stuck)]
         if blocked:  # what was not read may be what matters
             raise HostError("nothing was changed, since reading %s did not end" % " and ".join(blocked))
         found = []
@@ -266,8 +286,8 @@ class _Change:
                             % "; ".join(found))
 
     def _record(self, unfinished):
-        """Text of the record after the run, or while it is under way: then with all that the devices may be."""
-        devices = dict(self.record["devices"]) if unfinished else {}
+        """The record after the run, or while it is under way: then with all that the devices may be."""
+        devices = dict(self.record["devices"] if unfinished else self.kept)
         for step in self.steps:
             earlier = [state for state in step["earlier"] if state != step["target"]] if unfinished else []
             devices[step["key"]] = dict(step["entry"], ours=earlier + [step["target"]])
@@ -276,7 +296,7 @@ class _Change:
             for state in filter(None, [entry["before"]] + entry["ours"]):
                 now = self.parents.get(state[0])
                 cards[state[0]] = {field: now[field] for field in CARD} if now else self.record["cards"][state[0]]
-        return files.render_record({"cards": cards, "devices": devices} if devices else {})
+        return {"cards": cards, "devices": devices} if devices else {}
 
     # -- doing it ----------------------------------------------------------------------------
 
@@ -284,13 +304,13 @@ class _Change:
         """All of it or nothing. The record is on disk before the first write to sysfs; what ends, ends first."""
         ops = [(step["key"], step["now"], None) for step in self.moved if step["now"]]
         ops += [(step["key"], None, step["target"]) for step in self.moved if step["target"]]
-        done, stuck = [], set()
+        done, hung = [], set()
         log = live.log_lines(self.host)
         try:
-            files.put(self.host, RECORD, self.during)
+            files.put(self.host, RECORD, files.render_record(self.during))
             for op in ops:
                 done.append(op)
-                self._put(op[0], op[1], op[2], stuck)
+                self._put(op[0], op[1], op[2], hung)
             for step in self.back + self.steps:
                 now = parents.state(self.host, step["key"])
                 if now != step["target"]:
@@ -302,33 +322,37 @@ class _Change:
             files.put(self.host, RECORD, self.after)
         except (HostError, OSError) as exc:
             said = live.kernel_log(self.host, log, [word for key, was, will in done for word in (key, (was or will)[0])])
-            left = self._undo(done, stuck)
+            left = self._undo(done, hung)
             text = str(exc) + (". Not put back: %s; the record is kept, so that a later run can" % "; ".join(left)
                                if left else ". Everything is as it was before")
             raise HostError(text + (". The kernel said: " + " | ".join(said) if said else "")) from exc
 
-    def _put(self, key, before, after, stuck):
+    def _put(self, key, before, after, hung):
         try:
             parents.put(self.host, key, before, after)
         except HostTimeout:
-            stuck.add((before or after)[0])
+            hung.add((before or after)[0])
             raise
 
-    def _undo(self, done, stuck):
+    def _undo(self, done, hung):
         """Everything as it was, the last first; returns sentences about what is not."""
         left = []
         for key, was, will in reversed(done):
-            if (was or will)[0] in stuck:
+            if (was or will)[0] in hung:
                 left.append("%s: left alone, since a write about %s did not end" % (key, (was or will)[0]))
                 continue
             try:
                 if parents.state(self.host, key) != was:
-                    self._put(key, will, was, stuck)
+                    self._put(key, will, was, hung)
             except HostError as exc:
                 left.append(str(exc))
         left += files.put_back(self.host, self.texts)
         if not left:
             left += files.put_back(self.host, {RECORD: self.before})
+        elif hung:
+            cards = {address: dict(card, stuck=self.boot) if address in hung else card
+                     for address, card in self.during["cards"].items()}
+            left += files.put_back(self.host, {RECORD: files.render_record(dict(self.during, cards=cards))})
         files.reload_systemd(self.host)
         files.reload_udev(self.host)
         return left

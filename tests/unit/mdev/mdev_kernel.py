@@ -67,6 +67,7 @@ class Kernel(KillableHost):
         tree.folder(MDEVS)
         tree.folder("/proc/1/fd")
         tree.write("/proc/uptime", "90000.00 0.00\n")  # has the time in which the host slept, unlike the stamps of dmesg
+        tree.write("/proc/sys/kernel/random/boot_id", "first\n")
         tree.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
         for folder in ("/etc/udev/rules.d", "/etc/systemd/system", "/var/lib", "/usr/local/lib"):
             tree.folder(folder)
@@ -168,6 +169,8 @@ class Kernel(KillableHost):
         return os.path.basename(self.readlink(MDEVS + uuid + "/iommu_group"))
 
     def reboot(self):
+        self.hang, self.locked = set(), False
+        self.tree.write("/proc/sys/kernel/random/boot_id", "another\n")
         for uuid in self.mdevs():
             self.end(uuid)
         for address in VFS:

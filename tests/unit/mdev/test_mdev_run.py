@@ -354,9 +354,70 @@ def test_a_write_that_never_ends(host):
         go(host, mdev(), mdev(uuid=OTHERS))
     assert "did not end within 60 s" in str(caught.value) and "the record is kept" in str(caught.value)
     assert "%s: left alone" % MINE in str(caught.value) and host.exists(manage.RECORD)
-    host.locked, host.hang = False, set()
+    host.reboot()
     home(host)
     assert host.mdevs() == {} and not host.exists(manage.RECORD)
+
+
+def unread(host):
+    """Reading some of a function about which a write hangs would not end either."""
+    host.locked = False
+    read = host.read_sysfs
+
+    def read_sysfs(path, timeout=10.0):
+        assert IGPU not in path
+        return read(path, timeout)
+
+    host.read_sysfs = read_sysfs
+
+
+STUCK = "%s: a write about it did not end in this boot" % IGPU
+
+
+def test_what_hangs_is_not_written_again_in_this_boot(host):
+    before = host.state()
+    host.hang = {("create", MINE)}
+    with pytest.raises(HostError) as caught:
+        go(host, vgpu(), mdev())
+    assert "did not end within 60 s" in str(caught.value)
+    host.writes, whole = [], host.read_sysfs
+    unread(host)
+    for check in (True, False):
+        said = refused(host, vgpu(), mdev(), check=check)
+        assert "devices[1].parent: " + STUCK in said and "power button" in said
+    predicted = go(host, vgpu(), check=True)
+    assert len(predicted["warnings"]) == 1 and predicted["warnings"][0].startswith("%s: " % MINE)
+    assert STUCK in predicted["warnings"][0] and predicted == go(host, vgpu()) and not go(host, vgpu())["changed"]
+    assert go(host, state="absent", check=True) == home(host) and host.vgpu(VFS[0]) == "0"
+    again = home(host)
+    assert not again["changed"] and again["warnings"] == predicted["warnings"]
+    assert host.exists(manage.RECORD) and not host.exists(wanted.LIST) and ("create", MINE) not in host.writes
+    host.read_sysfs = whole
+    host.reboot()
+    assert home(host)["warnings"] == [] and host.state() == before
+
+
+def test_a_way_home_that_hangs_is_over_with_the_next_boot(host):
+    before = host.state()
+    go(host, mdev(), vgpu())
+    host.hang = {("remove", "1")}
+    with pytest.raises(HostError):
+        home(host)
+    host.writes, whole = [], host.read_sysfs
+    unread(host)
+    assert home(host)["changed"] and ("remove", "1") not in host.writes and not host.exists(wanted.LIST)
+    assert host.vgpu(VFS[0]) == "0" and host.mdevs() == {MINE: QUARTER} and not home(host)["changed"]
+    host.read_sysfs = whole
+    host.reboot()
+    assert home(host)["warnings"] == [] and host.state() == before
+
+
+def test_after_the_boot_a_function_that_hung_is_taken_again(host):
+    host.hang = {("create", MINE)}
+    with pytest.raises(HostError):
+        go(host, mdev())
+    host.reboot()
+    assert go(host, mdev())["changed"] and "stuck" not in host.read(manage.RECORD) and not go(host, mdev())["changed"]
 
 
 @pytest.mark.parametrize("when", range(1, 22))
