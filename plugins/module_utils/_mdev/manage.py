@@ -151,9 +151,8 @@ class _Change:
     def _step(self, item):
         key, target, now = item["key"], item["state"], parents.state(self.host, item["key"])
         entry, known = self.record["devices"].get(key), [None, target]
-        held = self._held(entry) if entry else None
-        if held:
-            raise HostError("%s: %s was part of %s: %s" % (item["place"], key, held, STUCK))
+        if entry and self._held(entry):
+            raise HostError("%s: %s was part of %s: %s" % (item["place"], key, self._held(entry), STUCK))
         if entry and self._same_cards(entry):
             known += [entry["before"]] + entry["ours"]
         else:

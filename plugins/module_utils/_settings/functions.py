@@ -140,7 +140,7 @@ def _siblings(host, address):
 
 
 def _resets_slot(host, address, port):
-    if host.exists(SYSFS + address + "/physfn") or not any(
+    if _virtual(host, address) or not any(
             name.startswith(port + ":pcie") for name in host.listdir(HOTPLUG)):
         return False
     config = host.read_bytes(SYSFS + address + "/config", 64) or b""
