@@ -225,7 +225,7 @@ class _Plan:
         self.by_hand = []
         stubborn = []
         for unit in tokens.units(self.asked):
-            if there and not set(unit) & set(self.owned) and not any(tokens.lacking(line, unit) for line in lines):
+            if there and unit not in tokens.units(self.owned) and not any(tokens.lacking(line, unit) for line in lines):
                 self.by_hand += unit
                 continue
             pairs = []

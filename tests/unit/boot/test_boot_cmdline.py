@@ -332,6 +332,18 @@ def set_by_hand(host, line):
     host.mkconfig(["grub-mkconfig", "-o", MENU])
 
 
+@pytest.mark.parametrize("asked", [PAIRS[2:3] + PAIRS[1:2] + PAIRS[:2], PAIRS[:2] + PAIRS[2:3] + PAIRS[1:2]])
+def test_a_count_of_one_size_does_not_make_the_same_count_of_another_size_ours(host, asked):
+    set_by_hand(host, "hugepagesz=1G hugepages=4")
+    before = host.tree()
+    results = [go(host, asked), go(host, asked)]
+    assert [result["changed"] for result in results] == [True, False]
+    for result in results:
+        assert (result["owned"], result["by_hand"]) == (["hugepagesz=2M", "hugepages=4"], PAIRS[:2])
+    go(host, state="absent")
+    assert host.tree() == before
+
+
 FIRST = [
     ("hugepagesz=1G hugepages=2", PAIRS[:2], PAIRS[2:]),
     ("hugepagesz=1G", PAIRS[:2], PAIRS[2:]),
