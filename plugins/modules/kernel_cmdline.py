@@ -31,7 +31,8 @@ options:
       - Letters, digits and C(_.,:=/@%+-) only, since more would need quoting that not every boot loader does alike.
       - Parameters that are pairs by position are kept as they are given, for example V(hugepagesz=1G),
         V(hugepages=4), V(hugepagesz=2M), V(hugepages=512).
-      - One that an administrator has set already, in the same meaning, is not written again and not owned.
+      - One that an administrator has set already, in the same meaning, is not written again and not owned. Where he has
+        it on some of the boot entries only, it is there once more, and exactly that one is taken out again.
       - With O(state=present) this is the whole list that the collection owns; one that is no longer listed is taken
         out. An empty list means that it owns none.
       - With O(state=absent) it may be left out. What is listed then only counts for RV(reboot_required).

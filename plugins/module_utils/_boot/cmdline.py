@@ -185,11 +185,13 @@ class _Plan:
         else:
             self.owned = list(before or [])
         self.originals = dict(known["originals"]) if known else {}
+        self.theirs = {}
 
     def make(self):
         """Look, and decide what is written, and whether anything is to be done and why."""
         self.look()
         self.decide()
+        self.note_theirs(self.owned, (self.known or {}).get("theirs", {}))
         self.edits = self.needed(self.owned)
         self.because = [] if self.idle() else self.lacks()
         self.because += ["%s differs" % edit.path for edit in self.edits if edit.before != edit.after]
@@ -202,6 +204,19 @@ class _Plan:
     def look(self):
         self.seen = self.loader.view(self.host)
         self.settings, self.origin = self.loader.configured(self.host)
+
+    def note_theirs(self, owned, known):
+        """Which of our tokens others have on each ordinary entry that is not noted yet: ``{id: tokens}``.
+
+        ``known``: the same by the record of a run that was cut off. Without it, what may be ours is.
+        """
+        ours = self.everything()
+        for entry in self.seen["entries"]:
+            if entry["managed"] and _name(entry) not in self.theirs:
+                line = entry["tokens"]
+                mine = tokens.own(owned, line, known.get(_name(entry), []))
+                theirs = tokens.beyond(line, tokens.common(mine, line))
+                self.theirs[_name(entry)] = [token for token in theirs if token in ours]
 
     def idle(self):
         """Nothing of ours is there or wanted: what is wrong with the menu is not for us to repair."""
@@ -308,18 +323,21 @@ class _Plan:
         ordinary = [entry for entry in self.seen["entries"] if entry["managed"]]
         if not ordinary and not reasons:
             reasons.append("there is no ordinary boot entry")
-        gone = list(self.owned)
-        for token in self.written:
-            if token in gone:
-                gone.remove(token)
+        gone = tokens.beyond(self.owned, self.written)
         for entry in ordinary:
             lacks = tokens.lacking(entry["tokens"], self.expected())
             if lacks:
                 reasons.append("entry %r: %s not in force" % (entry["title"], ", ".join(lacks)))
-            left = [token for token in tokens.common(gone, entry["tokens"]) if self.settings and token not in self.settings]
+            mine = tokens.beyond(entry["tokens"], self.theirs.get(_name(entry), []))
+            left = [token for token in tokens.common(gone, mine) if self.settings and token not in self.settings]
             if left:
                 reasons.append("entry %r still has %s" % (entry["title"], ", ".join(left)))
         return reasons
+
+    def unfinished(self):
+        """The record for as long as it is not known how far the run has come."""
+        theirs = {name: line for name, line in self.theirs.items() if line}
+        return record.new(self.loader.NAME, self.everything(), True, self.originals, theirs)
 
     def record(self):
         """The record as it has to be when nothing is pending; None for no record."""
@@ -363,13 +381,15 @@ class _Plan:
                 new = [edit.path for edit in found] + loader.generated(host)
                 before.update(edits.kept(host, [path for path in new if path not in before]))
                 self.originals = record.noted(host, found, self.originals, self.owned)
-                record.write(host, record.new(loader.NAME, self.everything(), True, self.originals))
+                record.write(host, self.unfinished())
                 edits.write(host, found)
                 made.update((edit.path, edit.after) for edit in found if not edit.own)
                 loader.generate(host)
                 found = self.needed(self.everything(), made)
                 if not found:
                     break
+                self.look()
+                self.note_theirs(self.everything(), {})  # of entries that have come meanwhile
             else:
                 raise HostError("after %d rounds %s would still be changed" % (ROUNDS, found[0].path))
             self.look()
@@ -393,7 +413,7 @@ class _Plan:
         edits.put_back(host, before)
         failed = _undo(host, loader, self.owned, self.everything(), seen)
         if failed:
-            record.write(host, record.new(loader.NAME, self.everything(), True, self.originals))
+            record.write(host, self.unfinished())
             raise HostError(
                 "%s. The files are as before, but what boots could not be put back (%s): run again when that is mended"
                 % (why, failed)
@@ -404,6 +424,10 @@ class _Plan:
             "the boot entries were not changed, %s as before: %s"
             % (", ".join(sorted(set(touched + loader.generated(host)))), why)
         ) from why
+
+
+def _name(entry):
+    return entry["id"] or entry["title"]
 
 
 def _undo(host, loader, owned, tried, seen):

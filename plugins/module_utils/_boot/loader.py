@@ -24,6 +24,8 @@ and what was ours comes from the caller, and it answers with plain data. All of 
     ordinary entry, of the next kernel to be installed too. ``owned`` are the tokens that we put
     there before: those that are no longer wanted go, one at a time and exactly. Only reads.
     ``wanted`` empty and ``owned`` given is the way back. No edit is returned for a file that is right.
+    Where entries have lines of their own, :func:`_boot.record.own` says what of ``owned`` is ours on one of them: a run
+    that was killed may not have come to it, and others may have the same there.
 ``generated(host)`` -> ``[path]``
     Files that :func:`generate` may rewrite; the transaction keeps them, and puts them back on failure.
 ``generate(host)`` -> None
@@ -59,7 +61,8 @@ and what was ours comes from the caller, and it answers with plain data. All of 
 ``fallback_gaps(host)`` -> ``[sentence]``
     Optional: ordinary entries that have none for now, why, and what mends it, where others may have one.
 
-What :mod:`_boot.cmdline` does with it: it writes the edits and those of the fallback together, calls
+What :mod:`_boot.cmdline` does with it: it notes in the record, for as long as a run lasts, which of our tokens others
+have on each ordinary entry (by the ids of view()), writes the edits and those of the fallback together, calls
 generate(), asks for both again (a kernel may have been installed, a fallback may follow from what was
 generated) until none is left, and reads the view back. Whether a parameter is an administrator's is
 told from the lines of the ordinary entries and from configured(), without ``owned``; such a one is not

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 
+from ansible_collections.vfio.host.plugins.module_utils._boot import tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import Edit
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
@@ -25,9 +26,14 @@ REMOVED = "/run/vfio-host/cmdline-removed.json"
 """Tokens that we took out and that still run. It ends with the boot that ends them."""
 
 
-def new(loader, tokens, pending, originals):
-    """A record. ``pending``: a run has begun and not ended; ``tokens`` then are all that may be there."""
-    return {"schema": 1, "loader": loader, "tokens": list(tokens), "pending": pending, "originals": originals}
+def new(loader, owned, pending, originals, theirs=None):
+    """A record. ``pending``: a run has begun and not ended; ``owned`` then are all that may be there.
+
+    ``theirs``: which of the same others have on an entry, ``{id: tokens}``, for as long as it has not ended: it is not
+    known then which entries it had come to, and a token on one may be ours or theirs.
+    """
+    found = {"schema": 1, "loader": loader, "tokens": list(owned), "pending": pending, "originals": originals}
+    return dict(found, theirs=theirs) if theirs else found
 
 
 def read(host):
@@ -48,6 +54,7 @@ def read(host):
                 set(was) == {"text", "mode", "after"} and isinstance(was["mode"], int)
                 for was in found["originals"].values()
             )
+            and all(isinstance(line, list) for line in found.get("theirs", {}).values())
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         right = False
@@ -57,6 +64,12 @@ def read(host):
             "take them out by hand and remove the file" % PATH
         )
     return found
+
+
+def own(host, entry_id, owned, line):
+    """What of ``owned`` can be ours on the line of an entry, by what a run that has not ended has noted of others."""
+    theirs = (read(host) or {}).get("theirs", {})
+    return tokens.own(owned, line, theirs.get(entry_id, []))
 
 
 def write(host, found):

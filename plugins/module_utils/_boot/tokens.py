@@ -328,6 +328,12 @@ def common(some, others):
     return beyond(some, beyond(some, others))
 
 
+def own(owned, line, theirs):
+    """What of ``owned`` can be ours on a line where others have ``theirs``: what is there no more often is not."""
+    missing = beyond([token for token in owned if token in theirs], beyond(line, theirs))
+    return beyond(owned, missing)
+
+
 def in_order(tokens, wanted):
     """Whether ``wanted`` is among ``tokens`` in this order."""
     rest = iter(tokens)

@@ -14,13 +14,15 @@ which the loader's commands have stand-ins. Each function is one promise and fai
 something that a run can only fail for, and not mend; leave it out where nothing is known. ``arrives(host)`` is
 what a package with a new kernel does; leave it out where no loader's tool takes the running line for it.
 ``stranger(host)`` puts an entry of another installation beside the host's own and returns its path; leave it out where
-there is no such folder.
+there is no such folder. ``by_hand(host, entry, text)`` puts a text on the line of that ordinary entry alone; leave it
+out where entries have no line of their own.
 ``ignore``: paths that are not looked at when trees are compared (what the stand-in itself leaves, say a log).
 """
 
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from ansible_collections.vfio.host.plugins.module_utils._boot import cmdline, loader, record, tokens
@@ -455,4 +457,96 @@ def leaves_another_installation_alone(make, name, ignore=(), stranger=None, **mo
     same_tree(host, before, ignore)
 
 
-PROMISES += (exchanged_counts_of_huge_pages, leaves_another_installation_alone)
+PAIR = ("hugepagesz=1G", "hugepages=4")
+OTHER_PAIR = ("hugepagesz=2M", "hugepages=4")
+BY_HAND = ((WANTED[0], WANTED, OTHER), (tokens.join(PAIR), OTHER_PAIR + PAIR, OTHER_PAIR))
+"""``(what an administrator has on one entry only, a list that has it too, one that has it no longer)``."""
+
+
+def what_an_administrator_has_on_one_entry_stays_his(make, name, ignore=(), by_hand=None, **more):
+    """Ours is put beside it, and exactly ours goes again."""
+    for text, first, other in BY_HAND:
+        for number in (0, 1):
+            host = _by_hand(make, name, by_hand, number, text)()
+            before = tree(host, ignore)
+            old = managed(host, name)
+            for parameters, state in ((first, "present"), (other, "present"), (first, "present"), ((), "absent")):
+                predicted = go(host, parameters, state, check=True)
+                done = go(host, parameters, state)
+                assert predicted["changed"] is done["changed"] is True
+                assert predicted["diff"] == done["diff"]
+                _beside(host, name, old, parameters)
+                assert go(host, parameters, state)["changed"] is False
+            same_tree(host, before, ignore)
+
+
+def what_an_administrator_has_on_one_entry_outlives_a_killed_run(make, name, ignore=(), by_hand=None, **more):
+    """Whatever that run was about, and whether the next one finishes it or takes it back."""
+    def there(parameters, state="present"):
+        def run(host):
+            go(host, parameters, state)
+            _beside(host, name, old, parameters)
+        return run
+
+    def nothing(host):
+        pass
+
+    def next_kernel_too(host):
+        there(WANTED)(host)
+        assert cmdline.backend(name).configured(host)[0] == settings
+
+    for text, first, other in BY_HAND:
+        one = _by_hand(make, name, by_hand, 1, text)
+        old = managed(one(), name)
+        first, other = there(first), there(other)
+        _each_death(one, ignore, other, first, first)
+        if text == WANTED[0]:
+            _each_death(one, ignore, nothing, first, first)
+            _each_death(one, ignore, nothing, first, nothing)
+            _each_death(one, ignore, other, first, other)
+            _each_death(one, ignore, first, other, other)
+            _each_death(one, ignore, first, there((), "absent"), nothing)
+    one = _by_hand(make, name, by_hand, 0, WANTED[0])
+    host = one()
+    old = managed(host, name)
+    go(host)
+    settings = cmdline.backend(name).configured(host)[0]
+    _each_death(one, ignore, nothing, go, next_kernel_too)
+
+
+def _by_hand(make, name, by_hand, number, text):
+    """As ``make``, with a text on the line of one ordinary entry."""
+    if by_hand is None:
+        pytest.skip("entries have no line of their own")
+
+    def made():
+        host = make()
+        by_hand(host, managed(host, name)[number], text)
+        return host
+
+    return made
+
+
+def _beside(host, name, old, ours):
+    """Each ordinary entry has what it had, and ours; that without ours has what it had."""
+    seen = cmdline.backend(name).view(host)["entries"]
+    assert {entry["id"]: sorted(entry["tokens"]) for entry in seen if entry["managed"]} == {
+        entry["id"]: sorted(entry["tokens"] + list(ours)) for entry in old}
+    for entry in seen:
+        if (entry["id"] or "").startswith(loader.FALLBACK_ID):
+            assert sorted(entry["tokens"]) in [sorted(was["tokens"] + [loader.OFF]) for was in old]
+
+
+def in_options(host, entry, text):
+    """``by_hand`` where entries are files of the Boot Loader Specification."""
+    content = host.read(entry["source"])
+    assert "options" in content
+    host.write(entry["source"], re.sub(r"(?m)^(options\s+\S+)", r"\1 " + text, content))
+
+
+PROMISES += (
+    exchanged_counts_of_huge_pages,
+    leaves_another_installation_alone,
+    what_an_administrator_has_on_one_entry_stays_his,
+    what_an_administrator_has_on_one_entry_outlives_a_killed_run,
+)

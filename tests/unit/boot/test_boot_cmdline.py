@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -278,6 +279,22 @@ def test_one_of_ours_stays_ours_when_an_administrator_adds_it_too(host):
     assert (result["changed"], result["owned"]) == (False, ["iommu=pt"])
     go(host, state="absent")
     assert all("iommu=pt" in entry["tokens"] for entry in grub.view(host)["entries"])
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_the_generator_adds_by_itself_is_not_ours(host, killed):
+    host.write("/etc/grub.d/10_linux", host.read("/etc/grub.d/10_linux").replace('args="', 'args="iommu=pt '), mode=0o755)
+    host.mkconfig(["grub-mkconfig", "-o", MENU])
+    before = host.tree()
+    go(host, ["iommu=pt"])
+    assert all(entry["tokens"].count("iommu=pt") == 2 for entry in grub.view(host)["entries"] if entry["managed"])
+    if killed:
+        host.fail = lambda argv: (host.mkconfig(argv), die(argv))
+        with pytest.raises(Killed):
+            go(host, state="absent")
+        host.fail = None
+    assert go(host, state="absent", check=True)["changed"] is go(host, state="absent")["changed"] is True
+    assert host.tree() == before
 
 
 def test_conflicts_keep(host):
@@ -562,7 +579,7 @@ def test_a_record_of_another_loader_is_told(host):
     assert host.tree() == before
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '{"schema": 2}', "[]"])
+@pytest.mark.parametrize("text", ["{", "{}", '{"schema": 2}', "[]", json.dumps(dict(record.new("grub", [], True, {}), theirs=["x"]))])
 def test_a_damaged_record_is_refused(host, text):
     host.write(record.PATH, text)
     before = host.tree()

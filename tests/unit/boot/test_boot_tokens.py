@@ -20,6 +20,19 @@ def test_split_keeps_the_kernels_quotes(line, expected):
     assert tokens.split(line) == expected
 
 
+@pytest.mark.parametrize("owned, line, theirs, expected", [
+    ("a b", "a", "", "a b"),
+    ("a b", "a", "a", "b"),
+    ("a b", "b a a", "a", "a b"),
+    ("a b", "a a", "a a", "b"),
+    ("2M 4 1G 4", "4 2M 4", "4", "2M 1G 4"),
+    ("2M 4 1G 4", "4 2M 4 1G 4", "4", "2M 4 1G 4"),
+    ("", "a", "a", ""),
+])  # fmt: skip
+def test_what_is_there_no_more_often_than_others_have_it_is_not_ours(owned, line, theirs, expected):
+    assert tokens.own(owned.split(), line.split(), theirs.split()) == expected.split()
+
+
 @pytest.mark.parametrize(
     "token, key, value",
     [

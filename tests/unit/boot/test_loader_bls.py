@@ -352,4 +352,5 @@ def test_the_promises_of_every_loader(tmp_path_factory, promise, file):
             found.remove(bls.CMDLINE)
         return found
 
-    promise(host, "bls", hindered=hindered, arrives=arrives, stranger=trees.stranger)
+    promise(host, "bls", hindered=hindered, arrives=arrives, stranger=trees.stranger,
+            by_hand=loader_contract.in_options)

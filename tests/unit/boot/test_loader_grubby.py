@@ -161,6 +161,22 @@ def test_what_somebody_has_too_and_is_not_in_force_stays_his(tmp_path, line, wan
     assert host.tree() == before
 
 
+def test_what_tuned_adds_to_every_entry_stays(fedora):
+    """It is in a variable of GRUB's, which no file of ours has: once more beside ours, and there when ours is gone."""
+    for name in fedora.listdir("/boot/loader/entries"):
+        path = "/boot/loader/entries/" + name
+        fedora.write(path, fedora.read(path).replace("quiet\n", "quiet $tuned_params\n"))
+    fedora.write("/boot/grub2/grubenv", bls.set_environment(fedora.read("/boot/grub2/grubenv"), "tuned_params", "iommu=pt"))
+    before, theirs = fedora.tree(), lines(grubby, fedora)
+    for asked in (["iommu=pt"], ["pci=noaer"], ["iommu=pt", "pci=noaer"]):
+        loader_contract.go(fedora, asked)
+        assert {name: sorted(line) for name, line in lines(grubby, fedora).items()} == {
+            name: sorted(line + asked) for name, line in theirs.items()}
+        assert loader_contract.go(fedora, asked)["changed"] is False
+    loader_contract.go(fedora, (), "absent")
+    assert fedora.tree() == before
+
+
 def test_a_run_killed_before_its_first_edit_takes_nothing_of_others_away(tmp_path):
     for point in range(1, 9):
         host = trees.fedora(Machine(tmp_path / str(point), TOOLS), "root=UUID=1111 ro intel_iommu=on quiet intel_iommu=off")
@@ -259,6 +275,24 @@ def test_without_a_cmdline_file_one_is_made_from_the_default_entry(fedora):
     assert fedora.read("/etc/kernel/cmdline") == (
         "root=UUID=1111 ro rootflags=subvol=root rhgb quiet intel_iommu=on iommu=pt pci=noaer\n"
     )
+
+
+def test_a_killed_run_does_not_take_from_it_what_is_an_administrators(tmp_path):
+    def there(point):
+        host = trees.fedora(Machine(tmp_path / str(point), TOOLS))
+        host.remove("/etc/kernel/cmdline")
+        name = "/boot/loader/entries/%s-6.9.4-200.fc40.x86_64.conf" % trees.MACHINE
+        host.write(name, host.read(name).replace("quiet\n", "quiet iommu=pt\n"))
+        return host
+
+    for point in range(9):
+        host = there(point)
+        loader_contract.kill_after(host, point)
+        with contextlib.suppress(Killed):
+            loader_contract.go(host, ["iommu=pt"])
+        loader_contract.alive(host)
+        loader_contract.go(host, ["iommu=pt"])
+        assert host.read("/etc/kernel/cmdline") == "root=UUID=1111 ro rootflags=subvol=root rhgb quiet iommu=pt iommu=pt\n"
 
 
 def test_without_a_cmdline_file_the_one_of_the_system_is_the_base(fedora):
@@ -566,4 +600,5 @@ def test_the_promises_of_every_loader(tmp_path_factory, promise, tree):
             host.remove(bls.CMDLINE)
         return host
 
-    promise(make, "grubby", hindered=hindered, arrives=arrives, stranger=trees.stranger)
+    promise(make, "grubby", hindered=hindered, arrives=arrives, stranger=trees.stranger,
+            by_hand=loader_contract.in_options)

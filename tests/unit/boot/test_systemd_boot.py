@@ -93,18 +93,50 @@ class Counted(Debian):
         super().__init__(root, tries=3)
 
 
-@pytest.mark.parametrize("kind", [Debian, Arch, Counted], ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("promise", loader_contract.PROMISES, ids=lambda promise: promise.__name__)
+def debian_with_a_file(root):
+    host = Debian(root)
+    host.put("/etc/kernel/cmdline", LINE + "\n")
+    return host
+
+
+def arch_with_two_entries(root):
+    host = Arch(root)
+    host.put("/boot/loader/entries/mine.conf", host.read("/boot/loader/entries/arch.conf"))
+    return host
+
+
+HOSTS = {"Debian": Debian, "Arch": Arch, "Counted": Counted, "Debian, a file": debian_with_a_file, "Arch, two entries": arch_with_two_entries}
+BY_HAND = (loader_contract.what_an_administrator_has_on_one_entry_stays_his,
+           loader_contract.what_an_administrator_has_on_one_entry_outlives_a_killed_run)  # fmt: skip
+PROMISES = [(kind, promise) for kind in list(HOSTS)[:3] for promise in loader_contract.PROMISES
+            if kind != "Arch" or promise not in BY_HAND]  # fmt: skip
+PROMISES += [(kind, promise) for kind in list(HOSTS)[3:] for promise in BY_HAND]
+
+
+@pytest.mark.parametrize("kind, promise", PROMISES, ids=lambda value: getattr(value, "__name__", value))
 def test_contract(tmp_path_factory, promise, kind):
-    arrives = (lambda host: host.install("6.13.1-amd64")) if kind is Debian else None
-    promise(lambda: kind(str(tmp_path_factory.mktemp("host"))), "systemd_boot", hindered=without_an_entry, arrives=arrives,
-            stranger=stranger)
+    arrives = (lambda host: host.install("6.13.1-amd64")) if kind == "Debian" else None
+    promise(lambda: HOSTS[kind](str(tmp_path_factory.mktemp("host"))), "systemd_boot", hindered=without_an_entry, arrives=arrives,
+            stranger=stranger, by_hand=loader_contract.in_options)  # fmt: skip
 
 
 def stranger(host):
     path = systemd_boot.partitions(host)[0] + "/loader/entries/stranger.conf"
     host.put(path, OTHER_SYSTEM.replace("sort-key   aaa", "sort-key   zzz"))
     return path
+
+
+def test_an_entry_with_somebody_elses_that_comes_during_the_way_back(debian, monkeypatch):
+    first = loader_contract.managed(debian, "systemd_boot")[0]
+    loader_contract.in_options(debian, first, "iommu=pt")
+    before = {entry["id"]: entry["tokens"] for entry in loader_contract.managed(debian, "systemd_boot")}
+    go(debian, OURS)
+    text, copy = debian.read(first["source"]), ENTRIES + "copy.conf"
+    monkeypatch.setattr(systemd_boot, "generate", lambda host: host.exists(copy) or host.put(copy, text))
+    go(debian, [], "absent")
+    assert {entry["id"]: entry["tokens"] for entry in loader_contract.managed(debian, "systemd_boot")} == dict(
+        before, copy=before[first["id"]])
+    assert go(debian, [], "absent")["changed"] is False
 
 
 # -- entries ---------------------------------------------------------------------------------

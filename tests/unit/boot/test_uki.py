@@ -105,6 +105,16 @@ def arrives(host):
             host.make("/efi/EFI/Linux/%s.efi" % name)
 
 
+def by_hand(host, entry, text):
+    """An image that somebody has built with a line of its own. Of a file that says it for all nobody can."""
+    if uki._dictated(host):
+        pytest.skip("all images are made with one command line")
+    image = pe.uki(host, entry["image"])
+    line, initrd = [pe.read_section(host, entry["image"], name) for name in (".cmdline", ".initrd")]
+    line = line.decode().rstrip("\0").replace(" quiet", " quiet " + text)
+    host.put(entry["image"], uki_files.uki(image["uname"], line, initrd=initrd, os_id=image["osrel"]["ID"]))
+
+
 PROMISES = [(kind, promise) for kind in list(HOSTS)[:2] for promise in loader_contract.PROMISES]
 PROMISES += [(kind, promise) for kind in list(HOSTS)[2:] for promise in (
     loader_contract.comes_back, loader_contract.applies_once, loader_contract.changes_its_mind,
@@ -113,13 +123,14 @@ PROMISES += [(kind, promise) for kind in list(HOSTS)[2:] for promise in (
     loader_contract.what_only_ours_say_is_told_of_an_ordinary_entry,
     loader_contract.says_what_is_there_without_a_fallback_entry)]  # fmt: skip
 PROMISES += [("mkinitcpio, no file", loader_contract.a_killed_run_can_be_taken_back),
-             ("mkinitcpio, no file", loader_contract.a_killed_way_back_is_finished_by_the_next)]
+             ("mkinitcpio, no file", loader_contract.a_killed_way_back_is_finished_by_the_next),
+             ("mkinitcpio, no file", loader_contract.what_an_administrator_has_on_one_entry_stays_his)]
 
 
 @pytest.mark.parametrize("kind, promise", PROMISES, ids=lambda value: getattr(value, "__name__", value))
 def test_contract(tmp_path_factory, promise, kind):
     promise(lambda: HOSTS[kind](str(tmp_path_factory.mktemp("host"))), "uki", broken=broken, hindered=hindered,
-            arrives=arrives, stranger=stranger)
+            arrives=arrives, stranger=stranger, by_hand=by_hand)  # fmt: skip
 
 
 def stranger(host):
@@ -260,6 +271,26 @@ def test_each_image_keeps_its_own_line(debian):
     run(debian, (), "absent")
     assert lines(debian) == before
     assert not debian.exists("/etc/kernel/cmdline") and not debian.exists("/var/lib/vfio-host")
+
+
+def test_an_image_with_somebody_elses_that_comes_during_the_way_back(debian, monkeypatch):
+    by_hand(debian, {"image": IMAGE}, "iommu=pt")
+    before = lines(debian)
+    run(debian, OURS)
+    line, new, generate = debian.uki(NEW)["cmdline"], IMAGE.replace(NEW, "6.13"), uki.generate
+
+    def one_comes(host):
+        if not host.exists(new):
+            for path, data in {"/lib/modules/6.13/modules.dep": "", "/boot/vmlinuz-6.13": uki_files.kernel("6.13"),
+                               "/boot/initrd.img-6.13": "i", new: uki_files.uki("6.13", line)}.items():  # fmt: skip
+                host.put(path, data)
+        generate(host)
+
+    monkeypatch.setattr(uki, "generate", one_comes)
+    run(debian, (), "absent")
+    assert lines(debian) == before
+    assert debian.uki("6.13")["cmdline"].split() == before[NEW]
+    assert not debian.exists("/var/lib/vfio-host")
 
 
 def test_a_file_that_an_administrator_has_taken_over_says_it_for_all(debian):
@@ -490,6 +521,18 @@ def test_an_image_with_something_of_ours_is_no_original(packed_anew):
         host.remove(uki.ORIGINALS + "/" + name)
     go(host, OURS)
     assert host.listdir(uki.ORIGINALS) == []
+
+
+def test_an_image_with_somebody_elses_is_one_all_the_same(packed_anew):
+    host = packed_anew
+    by_hand(host, {"image": IMAGE}, "iommu=pt")
+    before = images(host)
+    for parameters in (OURS[:1], OURS, OURS[:1], OURS):
+        go(host, parameters)
+        assert len(host.listdir(uki.ORIGINALS)) == 2
+    go(host)
+    assert images(host) == before
+    assert not host.exists("/var/lib/vfio-host")
 
 
 def test_without_room_nothing_is_kept(packed_anew, monkeypatch):

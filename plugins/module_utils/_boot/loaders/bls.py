@@ -27,7 +27,7 @@ from __future__ import annotations
 import posixpath
 import re
 
-from ansible_collections.vfio.host.plugins.module_utils._boot import entries, installation, kernel_install, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot import entries, installation, kernel_install, record, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot import loader as boot_loader
 from ansible_collections.vfio.host.plugins.module_utils._boot.loader import (
     FALLBACK_ID,
@@ -389,12 +389,14 @@ def edits(host, wanted, owned):
 def entry_edits(host, wanted, owned):
     """Edits of the ``options`` of every ordinary entry. Raises HostError for one that has none."""
     found = []
+    known = values(host)
     for item in read_entries(host):
         line = entries.option_tokens(item["fields"])
-        if not ordinary(item) or "kernelopts" in entries.variables(line) or settled(line, wanted, owned):
+        here = record.own(host, item["id"], owned, entries.expand(line, known)[0])
+        if not ordinary(item) or "kernelopts" in entries.variables(line) or settled(line, wanted, here):
             continue
         try:
-            after = entries.edit(item["text"], *change(line, wanted, owned))
+            after = entries.edit(item["text"], *change(line, wanted, here))
         except ValueError as exc:
             raise HostError("%s: %s" % (item["path"], exc)) from exc
         found.append(edited(host, item["path"], item["text"], after))
@@ -428,7 +430,7 @@ def _cmdline_from_default(host, owned):
     for item in [item for item in items if item["name"] == name] + items:
         if ordinary(item) and installation.root(host, item["line"]) == installation.root(host, line):
             found = apart(item["line"])[0]
-            return tokens.join(tokens.without(found, tokens.common(owned, found))) + "\n"
+            return tokens.join(tokens.without(found, record.own(host, item["id"], owned, found))) + "\n"
     raise HostError(
         "%s does not exist, and no ordinary entry in %s has what runs (%s), so it is not known what the next kernel needs: "
         "write it, one line as in /proc/cmdline behind BOOT_IMAGE="

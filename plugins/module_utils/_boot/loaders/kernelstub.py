@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 
 from ansible_collections.vfio.host.plugins.module_utils._boot import booted as boots
-from ansible_collections.vfio.host.plugins.module_utils._boot import entries, loader, tokens
+from ansible_collections.vfio.host.plugins.module_utils._boot import entries, loader, record, tokens
 from ansible_collections.vfio.host.plugins.module_utils._boot.loaders import bls, systemd_boot
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
@@ -130,8 +130,9 @@ def edits(host, wanted, owned):
     made = [_edit(host, CONFIGURATION, text, edit_configuration(text, wanted, owned))]
     for item in _ordinary(host):
         line = systemd_boot.line_of(item)
-        if not bls.settled(line, wanted, owned):
-            after = entries.edit(item["text"], *bls.change(line, wanted, owned), base=[])
+        here = record.own(host, item["key"], owned, line)
+        if not bls.settled(line, wanted, here):
+            after = entries.edit(item["text"], *bls.change(line, wanted, here), base=[])
             made.append(_edit(host, item["path"], item["text"], after))
     return [edit for edit in made if edit.before != edit.after]
 

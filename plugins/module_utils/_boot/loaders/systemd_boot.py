@@ -567,8 +567,9 @@ def edits(host, wanted, owned):
     found = []
     for item in managed:
         line = line_of(item)
-        if not settled(line, wanted, owned):
-            remove = [token for token in owned if token in line]
+        here = record.own(host, item["key"], owned, line)
+        if not settled(line, wanted, here):
+            remove = [token for token in here if token in line]
             after = entries.edit(item["text"], remove, wanted, base=[])
             found.append(_edit(host, item["path"], item["text"], after, own=False))
     if _has_kernel_install(host, managed):
@@ -585,7 +586,8 @@ def _base(host, items, managed, owned):
     """What a new ``/etc/kernel/cmdline`` begins with: kernel-install would take the running line, a trial's too."""
     default = default_item(host, items)
     item = default if any(default is one for one in managed) else managed[0]
-    line = ordinary_line(line_of(item), owned)
+    line = line_of(item)
+    line = ordinary_line(line, record.own(host, item["key"], owned, line))
     if by_kernel_install(host, item) and any(item["stem"].startswith(one) for one in machine_ids(host)):
         line = [token for token in line if tokens.key(token) != "systemd.machine_id"]  # it adds it by itself
     return line

@@ -244,8 +244,9 @@ def _lines_edit(host, managed, wanted, owned):
     lines = {}
     for item in managed if not _dictated(host) else ():
         line = _own_line(host, item)
-        after = menu.without(line, [token for token in owned if token in line], wanted)
-        if after != line and not menu.settled(line, wanted, owned):
+        here = record.own(host, item["key"], owned, line)
+        after = menu.without(line, [token for token in here if token in line], wanted)
+        if after != line and not menu.settled(line, wanted, here):
             lines[item["path"]] = tokens.join(after)
     text = json.dumps(lines, indent=1, sort_keys=True) + "\n" if lines else None
     return Edit(LINES, host.read(LINES), text)
@@ -264,7 +265,8 @@ def _own_line(host, item):
 def _base(host, items, managed, owned):
     """What a new ``/etc/kernel/cmdline`` begins with: the default image's line."""
     item = _first(host, items, managed)
-    return _plain(menu.ordinary_line(menu.line_of(item), owned))
+    line = menu.line_of(item)
+    return _plain(menu.ordinary_line(line, record.own(host, item["key"], owned, line)))
 
 
 def _first(host, items, managed):
@@ -538,8 +540,8 @@ def _initramfs(host, path, members=False):
 
 def _without_ours(host, item):
     """Whether nothing of ours is in an image. Raises HostError and KeyError when that cannot be told."""
-    known = record.read(host)
-    if any(token in menu.line_of(item) for token in (known["tokens"] if known else ())):
+    known, line = record.read(host), menu.line_of(item)
+    if any(token in line for token in (record.own(host, item["key"], known["tokens"], line) if known else ())):
         return False
     return not any("vfio-host" in name for name in _initramfs(host, item["path"]).names)
 
