@@ -20,8 +20,7 @@ from ansible_collections.vfio.host.plugins.module_utils._binding import (
 )
 from ansible_collections.vfio.host.plugins.module_utils._host import HostError
 
-STUCK = ("a write about it did not end in this boot: it is not touched before a reboot, which may wait for it too and "
-         "then needs the power button")
+STUCK = files.STUCK % "it"
 UNWRITTEN = "%%s %s or %s could not be written: %%s. Make room there and run this again" % (asked.DEVICES, record.STATE)
 
 
