@@ -75,7 +75,7 @@ def unit():
 
 def pytest_stage(name, folder, seconds):
     argv = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", os.path.join(bootstrap.BUILD, "pytest"), folder]
-    return Stage(name, [argv], seconds, 1500, required=False, env={"PYTHONPATH": bootstrap.COLLECTIONS},
+    return Stage(name, [argv], seconds, 3000, required=False, env={"PYTHONPATH": bootstrap.COLLECTIONS},
                  note=pytest_note, count=pytest_count)
 
 

@@ -309,7 +309,7 @@ def test_an_image_with_the_line_of_a_trial_is_built_anew_once_a_file_says_its_li
     debian.put("/proc/cmdline", "%s %s\n" % (LINE, once))
     debian.install("6.13.1-amd64")
     debian.put("/etc/kernel/cmdline", "%s %s\n" % (LINE, once))
-    for _ in range(2):
+    for dummy in range(2):
         with pytest.raises(HostError, match="nothing was changed: /etc/kernel/cmdline has %s: " % once.split()[0]):
             run(debian, OURS)
     debian.put("/etc/kernel/cmdline", LINE + "\n")

@@ -139,7 +139,8 @@ def neighbour(host, identity, kernel_refuses=True):
         host.methods[NIC["address"]] = ["flr", "pm"]
 
 
-def neighbour_goes(host, identity=VF):
+def neighbour_goes(host, identity=None):
+    identity = identity or VF
     shutil.rmtree(host.path("/sys/bus/pci/devices/" + identity["address"]))
     host.methods[NIC["address"]] = ["flr", "pm", "bus"]
 
