@@ -140,12 +140,13 @@ FAULTY = ("bookworm-grub", "trixie-systemd-boot", "trixie-uki")
 """Where faults are tried: one image of each way of booting."""
 
 
-def boots(what, image, seconds, profile="p8h67"):
+def boots(what, image, seconds, profile="p8h67", without=""):
     """A boot configuration there and back, its faults, or drivers changed in use, on booted hosts."""
-    name = "%s-%s" % (what, image)
-    title = "boot %s, %s, %s" % (what, image, profile)
+    more = ["--without", without] if without else []
+    name = "-".join([what, image] + [os.path.basename(without)] * bool(without))
+    title = "boot %s, %s, %s" % (what, image, " ".join([profile] + more))
     return [
-        Stage(title, [["python", "tools/boots/run.py", what, "--image", image, "--profile", profile]], seconds, 4 * seconds,
+        Stage(title, [["python", "tools/boots/run.py", what, "--image", image, "--profile", profile] + more], seconds, 4 * seconds,
               required=False, count=boots_count),
         Stage(title + ", down", [lab_playbook("lab_down", name)], 5, 180, required=False, undoes=title),
     ]
@@ -175,7 +176,8 @@ def test_all():
               1200, 4000, required=False, count=one_check),
         Stage("lab of the whole way down", [lab_playbook("lab_down", "all")], 5, 180, required=False, undoes="lab of the whole way"),
     ] + amd("site", "guests", "second_run", "revert") + [
-        stage for image in IMAGES for stage in boots("way", image, 1500)] + [
+        stage for image in IMAGES for stage in boots("way", image, 1500)] + boots(
+        "way", "trixie-uki", 2400, without="/etc/kernel/cmdline") + [
         stage for image in FAULTY for stage in boots("faults", image, 6600)] + boots("kills", IMAGES[0], 25000) + [
         stage for profile in ("p8h67", "amd") for stage in boots("live", "bookworm-grub", 2400, profile)]
 
