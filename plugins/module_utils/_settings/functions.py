@@ -479,7 +479,7 @@ def _undo(host, done, texts, during, reason, boot):
 
     The record stays for those.
     """
-    left, hung = [], {done[-1]["address"]} if isinstance(reason, HostTimeout) else set()
+    left, hung = [], {step["address"] for step in done[-1:] if isinstance(reason, HostTimeout)}
     for step in reversed(done):
         address, attribute = step["address"], step["attribute"]
         if address in hung:
