@@ -322,7 +322,10 @@ class Lab:
 
 
 def _gone(pid):
-    """Whether a process has ended; one that nobody waited for yet has, ours or another's."""
+    """Whether a process has ended; one that nobody waited for yet has, ours or another's.
+
+    Its first thread may be gone while others still end: they hold the lock of the disk until they have.
+    """
     try:
         if os.waitpid(pid, os.WNOHANG)[0] == pid:
             return True
@@ -330,9 +333,10 @@ def _gone(pid):
         pass
     try:
         with open("/proc/%d/stat" % pid, "rb") as handle:
-            return handle.read().rpartition(b")")[2].split()[:1] in ([b"Z"], [b"X"])
+            fields = handle.read().rpartition(b")")[2].split()  # from the third, the state; the 20th counts the threads
     except OSError:
         return True
+    return fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
 
 
 def efi_files(host):

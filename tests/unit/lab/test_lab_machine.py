@@ -377,6 +377,32 @@ def test_a_free_port_can_be_taken():
     assert 1024 <= machine.free_port() <= 65535
 
 
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of a system call")
+def test_a_process_whose_other_threads_still_run_is_not_gone():
+    """QEMU after SIGKILL: the lock of its disk is free only when the last thread has ended."""
+    program = (
+        "import ctypes, os, threading, time\n"
+        "def other():\n"
+        "    while ' Z ' not in open('/proc/self/stat').read():\n"
+        "        time.sleep(0.01)\n"
+        "    print('alone', flush=True)\n"
+        "    time.sleep(60)\n"
+        "threading.Thread(target=other).start()\n"
+        "ctypes.CDLL(None).syscall(60, 0)\n"  # exit of the first thread alone
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "alone\n"
+        assert not machine._gone(process.pid)
+    finally:
+        process.kill()
+    end = time.monotonic() + 20
+    while not machine._gone(process.pid):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.stdout.close()
+
+
 def test_a_process_that_ended_and_that_its_parent_has_not_waited_for_is_gone():
     code = "import subprocess, sys; child = subprocess.Popen(['true']); print(child.pid, flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
