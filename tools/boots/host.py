@@ -62,6 +62,7 @@ class TestHost:
     def __init__(self, name, image, profile="p8h67", without=""):
         self.name, self.image, self.profile, self.without = name, image, profile, without
         self.folder = os.path.join(LABS, name)
+        self.points = (1, sys.maxsize)
 
     # -- the machine -----------------------------------------------------------------------
 

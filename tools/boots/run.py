@@ -9,6 +9,7 @@
     python tools/boots/run.py live                                  drivers changed while the host runs
     python tools/boots/run.py faults --image trixie-uki --only panic
     python tools/boots/run.py kills                                 SIGKILL and power cuts at each change: hours
+    python tools/boots/run.py kills --only power_cut_trial_boot --points 9-12
     python tools/boots/run.py way --keep                            leave the host running after a failure
 """
 
@@ -33,6 +34,12 @@ import way
 from host import LABS, Failed, Skipped, TestHost
 
 
+def points(text):
+    """``"9-12"``, ``"9-"`` or ``"9"`` to the first and the last number."""
+    first, dash, last = text.partition("-")
+    return int(first), int(last or (sys.maxsize if dash else first))
+
+
 def options(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["way", "live", "faults", "kills"])
@@ -41,6 +48,7 @@ def options(arguments):
     parser.add_argument("--without", default="", metavar="FILE", help="remove this file of the image first, as on a host that never had it")
     parser.add_argument("--only", default="", metavar="NAME,...", help="only these steps or faults")
     parser.add_argument("--from", dest="start", default="", metavar="STEP", help="on a host that --keep has left, from this step on")
+    parser.add_argument("--points", type=points, default="1-", metavar="FIRST-LAST", help="of kills: only before these changes; 9- is from the ninth on")
     parser.add_argument("--keep", action="store_true", help="leave the host running when something failed")
     return parser.parse_args(arguments)
 
@@ -77,6 +85,7 @@ def main(arguments):
     names = [name for name in args.only.split(",") if name]
     name = "-".join([args.what, args.image] + [args.without.rpartition("/")[2]] * bool(args.without))
     host = TestHost(name, args.image, args.profile, args.without)
+    host.points = args.points
     lock = alone(host.name)
     passed = failed = 0
     if not args.start:
