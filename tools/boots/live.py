@@ -27,12 +27,30 @@ BOARD = [
                                                         "sriov_max_vfs=64,sriov_vq_flexible=128,sriov_vi_flexible=64"},
     {"add": "edu", "at": "05.0"},
 ]
+NETWORK_CARD = [
+    {"add": "pcie-root-port", "at": "06.0", "properties": "id=igb_port,chassis=12"},
+    {"add": "igb", "at": "igb_port/00.0"},
+]
 MOST = 64
 """Virtual functions of the last one."""
 MEDIATED = "vfio_host_mediated"
 """Driver of QEMU's function for teaching, that is built from tests/drivers (see its Makefile)."""
 LOADED = "modprobe vfio-pci; modprobe snd_hda_intel"
 """On a host that has just started."""
+MANAGED = """
+<domain type='qemu'>
+  <name>managed</name>
+  <memory unit='MiB'>128</memory>
+  <vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <devices>
+    <hostdev mode='subsystem' type='pci' managed='yes'>
+      <source><address domain='0x%s' bus='0x%s' slot='0x%s' function='0x%s'/></source>
+    </hostdev>
+  </devices>
+</domain>
+"""
+"""A guest for which libvirt takes a function from the host's driver, and gives it back."""
 USERS, USER = "vfio-lab", "vfio-lab-user"
 HOLD = """
 import os, socket, sys, time
@@ -139,6 +157,15 @@ def as_at_first(host, seen, left=()):
     sound(host, seen, bool(left))
 
 
+def start_with(host, board):
+    """The host off and on again with other changes of its board."""
+    lab = host.lab()
+    host.run("sync")
+    lab.power_off()
+    lab.power_on(board=board, timeout=BOOT_DEADLINE)
+    host.run(LOADED + "; systemctl is-system-running --wait", check=False, timeout=BOOT_DEADLINE)
+
+
 # -- steps -------------------------------------------------------------------------------------------------------------
 
 
@@ -147,11 +174,7 @@ def iommu_on(host, seen):
     if host.profile != "amd":  # its IOMMU is on by default
         host.module("kernel_cmdline", {"parameters": ["intel_iommu=on"]})
     host.run("groupadd --system %s && useradd --system --groups %s --shell /bin/sh %s" % (USERS, USERS, USER))
-    lab = host.lab()
-    host.run("sync")
-    lab.power_off()
-    lab.power_on(board=BOARD, timeout=BOOT_DEADLINE)
-    host.run(LOADED + "; systemctl is-system-running --wait", check=False, timeout=BOOT_DEADLINE)
+    start_with(host, BOARD)
     seen["slots"] = slots(host)
     seen["state"], seen["files"] = state(host), host.files()
     return "%s" % seen["slots"]
@@ -247,18 +270,18 @@ def reset_settings(host, seen):
     return "%s became %s, at the next boot too, and is as before" % (before, changed)
 
 
-def virtual(host, seen):
-    """``{address: driver}`` of the virtual functions."""
+def virtual(host, address):
+    """``{address: driver}`` of the virtual functions of one."""
     text = host.run("cd /sys/bus/pci/devices/%s && for f in virtfn*; do [ ! -e $f ] || echo $(basename $(readlink $f)) "
-                    "$(basename $(readlink $f/driver || echo none)); done" % seen["slots"]["physical"])
+                    "$(basename $(readlink $f/driver || echo none)); done" % address)
     return dict(line.split() for line in text.splitlines())
 
 
-def comes(host, seen, count, seconds=180):
+def comes(host, address, count, seconds=180):
     """Wait until so many virtual functions are there and on vfio-pci."""
     end = time.monotonic() + seconds
-    while list(virtual(host, seen).values()) != ["vfio-pci"] * count:
-        expect(time.monotonic() < end, "after %d s: %s; the log: %s" % (seconds, virtual(host, seen), host.log()))
+    while list(virtual(host, address).values()) != ["vfio-pci"] * count:
+        expect(time.monotonic() < end, "after %d s: %s; the log: %s" % (seconds, virtual(host, address), host.log()))
         time.sleep(2)
 
 
@@ -275,14 +298,14 @@ def virtual_functions(host, seen):
     refused = sriov(MOST + 1, fail=True)
     expect(str(MOST) in refused["msg"] and "count" in refused["msg"], "said: %s" % refused["msg"])
     predicted = sriov(MOST, check_mode=True)
-    expect(virtual(host, seen) == {}, "the check run made some")
+    expect(virtual(host, address) == {}, "the check run made some")
     begun = time.monotonic()
     done = sriov(MOST)
     seconds = time.monotonic() - begun
     for field in ("changed", "functions", "vfs"):
         expect(predicted[field] == done[field], "%s predicted as %s, and is %s" % (field, predicted[field], done[field]))
     expect(all(vf["isolated"] for vf in done["vfs"]), "not each in a group of its own: %s" % done["vfs"][0])
-    expect(virtual(host, seen) == {vf["address"]: "vfio-pci" for vf in done["vfs"]}, "drivers: %s" % virtual(host, seen))
+    expect(virtual(host, address) == {vf["address"]: "vfio-pci" for vf in done["vfs"]}, "drivers: %s" % virtual(host, address))
     nodes = len(host.run("ls /dev/vfio").split()) - 1
     expect(nodes == MOST, "%d groups have a node" % nodes)
     expect(not sriov(MOST)["changed"], "the second run changes something")
@@ -293,24 +316,81 @@ def virtual_functions(host, seen):
     holder(host, "virtual", "/dev/vfio/" + group)
     refused = sriov(2, fail=True)
     expect(taken in refused["msg"] and "/dev/vfio/" + group in refused["msg"], "said: %s" % refused["msg"])
-    expect(len(virtual(host, seen)) == MOST, "some are gone")
+    expect(len(virtual(host, address)) == MOST, "some are gone")
     host.run("systemctl stop holder-virtual")
     sriov(2)
-    expect(list(virtual(host, seen).values()) == ["vfio-pci"] * 2, "drivers: %s" % virtual(host, seen))
+    expect(list(virtual(host, address).values()) == ["vfio-pci"] * 2, "drivers: %s" % virtual(host, address))
 
     host.run("echo 0 >%ssriov_numvfs && echo %s >/sys/bus/pci/drivers/nvme/unbind" % (folder, address))
     host.run("echo %s >/sys/bus/pci/drivers/nvme/bind" % address)
-    comes(host, seen, 2)
+    comes(host, address, 2)
     host.reboot()
-    comes(host, seen, 2)
+    comes(host, address, 2)
     expect(not sriov(2)["changed"], "a run after a reboot changes something")
     host.module("sriov", {"state": "absent"})
-    expect(virtual(host, seen) == {}, "some are left")
+    expect(virtual(host, address) == {}, "some are left")
     expect(host.run("cd %s && cat sriov_numvfs sriov_drivers_autoprobe" % folder) == before, "not as before")
     host.run(LOADED, check=False)
     as_at_first(host, seen)
     return "%d predicted exactly and bound in %d s; one that is held keeps all; there again with the driver and at boot" % (
         MOST, seconds)
+
+
+def network_virtual_functions(host, seen):
+    """What the card lets each virtual function of a NIC do: now, after its driver was away, at the next boot, and back."""
+    offered = subprocess.run(["qemu-system-x86_64", "-device", "help"], stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout
+    if 'name "igb"' not in offered:
+        raise Skipped("this QEMU has no NIC with virtual functions (igb, since 8.0; for Debian 12 there is one in its backports)")
+    start_with(host, BOARD + NETWORK_CARD)
+    seen["state"], before = state(host), host.files()
+    address = host.run("cd /sys/bus/pci/devices && grep -l 0x10c9 */device").split("/")[0]
+    nic = host.run("ls /sys/bus/pci/devices/%s/net" % address).strip()
+    one = {field: faults.identity(host, address)[field] for field in ("address", "vendor", "device")}
+    first = {"mac": "52:54:00:00:07:01", "vlan": 7, "qos": 3, "trust": True, "spoof_check": False}
+    second = {"mac": "52:54:00:00:07:02"}
+
+    def sriov(*asked, **more):
+        vfs = [dict(settings, index=index) for index, settings in enumerate(asked) if settings]
+        return host.module("sriov", {"functions": [dict(one, count=3, vfs=vfs)]}, **more)
+
+    def lets():
+        """``[{mac, vlan, qos, trust, spoof_check}]`` as the kernel tells it."""
+        (link,) = json.loads(host.run("ip -j -d link show dev " + nic))
+        return [{"mac": vf["address"], "vlan": vf["vlan_list"][0].get("vlan", 0), "qos": vf["vlan_list"][0].get("qos", 0),
+                 "trust": vf["trust"], "spoof_check": vf["spoofchk"]} for vf in link["vfinfo_list"]]
+
+    predicted = sriov(first, second, check_mode=True)
+    expect(virtual(host, address) == {}, "the check run made some")
+    done = sriov(first, second)
+    for field in ("changed", "functions", "vfs"):
+        expect(predicted[field] == done[field], "%s predicted as %s, and is %s" % (field, predicted[field], done[field]))
+    expect(list(virtual(host, address).values()) == ["vfio-pci"] * 3, "drivers: %s" % virtual(host, address))
+    left = lets()[2]
+    wanted = [first, dict(left, mac=second["mac"])]
+    expect(lets()[:2] == wanted, "the kernel says %s" % lets())
+    expect(not sriov(first, second)["changed"], "the second run changes something")
+
+    host.run("echo %s >/sys/bus/pci/drivers/igb/unbind && echo %s >/sys/bus/pci/drivers/igb/bind" % (address, address))
+    comes(host, address, 3)
+    expect(lets()[:2] == wanted, "after its driver was away the kernel says %s" % lets())
+    host.reboot()
+    comes(host, address, 3)
+    expect(lets()[:2] == wanted, "after a reboot the kernel says %s" % lets())
+    expect(not sriov(first, second)["changed"], "a run after a reboot changes something")
+    sound(host, seen)
+
+    sriov(None, second)
+    now = dict(lets()[0], mac=left["mac"])  # this driver makes one up for each
+    expect(now == left, "no longer asked, but the kernel says %s" % lets()[0])
+    host.module("sriov", {"state": "absent"})
+    expect(virtual(host, address) == {}, "some are left")
+    host.run(LOADED, check=False)
+    expect(state(host) == seen["state"] and not differences(before, host.files()), "not as before: %s" % differences(before, host.files()))
+    sound(host, seen)
+    start_with(host, BOARD)
+    seen["state"] = state(host)
+    as_at_first(host, seen)
+    return "MAC, VLAN, priority, trust and spoof check as asked, again with the driver and at boot, and back"
 
 
 def mediated(host, seen):
@@ -535,5 +615,49 @@ def site_without_a_reboot(host, seen):
     return "%d s without a reboot, second run changed=0; all taken at the next boot" % seconds
 
 
-STEPS = (iommu_on, there, guest_has_it, driverctl_has_it, reset_settings, for_a_group, virtual_functions, mediated, fifty_times,
-         not_the_whole_group, held, probe_fails_on_the_way_back, driver_was_unloaded, killed, hangs, site_without_a_reboot)
+def managed_by_libvirt(host, seen):
+    """Guests whose devices libvirt manages: it came first, then we did; none loses its device, and all go home in the end."""
+    cards, nic = ("gpu", "second"), seen["slots"]["nic"]
+    its_own = seen["state"][nic].split()[0]
+    dummy, recap, dummy = host.playbook("site", *way.arguments(vfio_host_bind="auto", vfio_host_libvirt=True))
+    host.run("cat > /run/managed.xml && virsh define /run/managed.xml", given=MANAGED % tuple(nic.replace(".", ":").split(":")))
+
+    def guest(verb):
+        host.run("virsh %s managed" % verb, timeout=600)
+        return host.drivers(nic)[nic]
+
+    def runs():
+        return host.run("virsh domstate managed").strip() == "running" and host.drivers(nic)[nic] == "vfio-pci"
+
+    # libvirt has taken it from its driver
+    expect(guest("start") == "vfio-pci", "libvirt did not take %s" % nic)
+    done = binding(host, devices(host, seen, *cards, "nic"))
+    expect(runs() and not done["deferred"], "runs: %s; deferred: %s" % (runs(), done["deferred"]))
+    binding(host, devices(host, seen, *cards))
+    expect(runs(), "what libvirt had taken was taken from its guest")
+    binding(host, devices(host, seen, *cards, "nic"))
+    came_back = guest("destroy")
+    expect(came_back == its_own, "libvirt gave it back to %s" % came_back)
+    sound(host, seen)
+
+    # it is on our list, and on vfio-pci before the guest starts
+    expect(binding(host, devices(host, seen, *cards, "nic"))["changed"], "nothing to do although it is back on %s" % its_own)
+    expect(guest("start") == "vfio-pci", "libvirt did not take %s" % nic)
+    expect(not binding(host, devices(host, seen, *cards, "nic"))["changed"], "changed while a guest has it")
+    refused = home(host, fail=True)
+    expect(nic in refused["msg"] and "qemu-system" in refused["msg"], "said: %s" % refused["msg"])
+    expect(runs(), "it was taken from its guest")
+    after = guest("destroy")
+    binding(host, devices(host, seen, *cards, "nic"))
+    expect(host.drivers(nic)[nic] == "vfio-pci", "not on vfio-pci")
+    home(host)
+    now = state(host)
+    wrong = {a: (seen["state"][a], now[a]) for a in now if now[a] != seen["state"][a]}
+    expect(not wrong, "not as before: %s" % wrong)
+    sound(host, seen)
+    return "taken by libvirt before us it stays with its guest and goes back to %s; bound by us, a guest ends with it on %s" % (its_own, after)
+
+
+STEPS = (iommu_on, there, guest_has_it, driverctl_has_it, reset_settings, for_a_group, virtual_functions, network_virtual_functions,
+         mediated, fifty_times, not_the_whole_group, held, probe_fails_on_the_way_back, driver_was_unloaded, killed, hangs,
+         site_without_a_reboot, managed_by_libvirt)
