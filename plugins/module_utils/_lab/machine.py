@@ -78,7 +78,7 @@ class Lab:
     def pid(self):
         """Process id of this lab's QEMU while it runs, else None.
 
-        A recycled pid is not mistaken for it: the process must be QEMU with this lab's overlay as an
+        A recycled pid is not mistaken for it: the process must be QEMU, by whatever path, with this lab's overlay as an
         argument.
         """
         pid = self.facts().get("pid")
@@ -89,7 +89,8 @@ class Lab:
                 command = handle.read().decode("utf-8", "replace")
         except OSError:
             return None
-        ours = command.startswith("qemu-system-") and self.file("root.qcow2") in command.replace(",,", ",")
+        program = os.path.basename(command.split("\0", 1)[0])
+        ours = program.startswith("qemu-system-") and self.file("root.qcow2") in command.replace(",,", ",")
         return pid if ours else None
 
     def exists(self):

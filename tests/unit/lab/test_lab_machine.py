@@ -93,8 +93,9 @@ def test_a_process_that_ended(lab):
     assert lab.pid() is None
 
 
-def test_the_labs_own_process(lab, sleeper):
-    pid = sleeper("if=none,file=" + lab.file("root.qcow2").replace(",", ",,"))
+@pytest.mark.parametrize("name", ["qemu-system-x86_64", "/opt/qemu/bin/qemu-system-x86_64"])
+def test_the_labs_own_process(lab, sleeper, name):
+    pid = sleeper("if=none,file=" + lab.file("root.qcow2").replace(",", ",,"), name=name)
     remember(lab, pid=pid)
     assert lab.pid() == pid
 
