@@ -343,7 +343,7 @@ def network_virtual_functions(host, seen):
     if "igb options" not in offered:
         raise Skipped("this QEMU has no NIC with virtual functions (igb, since 8.0; for Debian 12 there is one in its backports)")
     start_with(host, BOARD + NETWORK_CARD)
-    seen["state"], before = state(host), host.files()
+    drivers, before = state(host), host.files()
     address = host.run("cd /sys/bus/pci/devices && grep -l 0x10c9 */device").split("/")[0]
     nic = host.run("ls /sys/bus/pci/devices/%s/net" % address).strip()
     one = {field: faults.identity(host, address)[field] for field in ("address", "vendor", "device")}
@@ -386,10 +386,9 @@ def network_virtual_functions(host, seen):
     host.module("sriov", {"state": "absent"})
     expect(virtual(host, address) == {}, "some are left")
     host.run(LOADED, check=False)
-    expect(state(host) == seen["state"] and not differences(before, host.files()), "not as before: %s" % differences(before, host.files()))
+    expect(state(host) == drivers and not differences(before, host.files()), "not as before: %s" % differences(before, host.files()))
     sound(host, seen)
     start_with(host, BOARD)
-    seen["state"] = state(host)
     as_at_first(host, seen)
     return "MAC, VLAN, priority, trust and spoof check as asked, again with the driver and at boot, and back"
 
