@@ -93,6 +93,9 @@ For the trial boot, where the loader can start an entry once. All others leave t
     Id of the entry that the next boot starts once.
 ``set_once(host, id | None)``
     Choose it, or take the choice back. Returns nothing; the caller reads it back with :func:`once`.
+``once_traces(host)`` -> ``bool``
+    Optional, where the loader leaves a trace of an entry that it has started once: whether there is one, or a choice that
+    is still to be used. ``set_once(host, None)`` removes it. So a power cut before the choice is told from one after it.
 """
 
 from __future__ import annotations

@@ -185,6 +185,12 @@ def _once(host, loader):
     return loader.once(host) if loader is not None and supports(loader) else None
 
 
+def _may_be_used(host, loader):
+    """Whether a one-shot may have been set, or used: False only where the loader would leave a trace of that."""
+    traces = getattr(loader, "once_traces", None)
+    return traces is None or traces(host)
+
+
 def _entries(host, loader):
     """The trial's entry in the boot menu, as a list."""
     return [entry for entry in loader.view(host)["entries"] if (entry["id"] or "").startswith(loaders.TRIAL_ID)]
@@ -215,6 +221,8 @@ def observe(host, loader, record):
         return "none", ["the trial was confirmed in an earlier boot, but not made permanent"]
     if step == "preparing":
         return "none", ["staging was cut off"]
+    if step == "arming" and not _may_be_used(host, loader):
+        return "none", ["staging was cut off before the boot loader was told to start %s" % loaders.TRIAL_ID]
     if once == loaders.TRIAL_ID:
         return "staged", [
             "the host was rebooted without its boot loader, which still has to start %s once" % loaders.TRIAL_ID
@@ -515,6 +523,8 @@ class _Plan:
                 differ = _compare(untouched, after)
                 raise HostError("the default entry would not be what it was: %s" % "; ".join(differ))
             doing = "choosing the entry for the next boot"
+            if _may_be_used(host, self.loader):
+                self.loader.set_once(host, None)  # of an earlier boot: from here on, a trace is of this trial
             record["step"] = "arming"
             host.write(STATE, render(record))
             self.loader.set_once(host, loaders.TRIAL_ID)

@@ -100,10 +100,11 @@ def test_grub_understands_the_menu(host):
 def test_it_goes_without_a_trace(host):
     before = host.tree()
     stage(host)
+    assert not grub.once_traces(host)
     grub.set_once(host, loader.TRIAL_ID)
-    assert grub.once(host) == loader.TRIAL_ID
+    assert grub.once(host) == loader.TRIAL_ID and grub.once_traces(host)
     grub.set_once(host, None)
-    assert grub.once(host) is None
+    assert grub.once(host) is None and not grub.once_traces(host)
     stage(host, kernel=None)
     assert host.tree() == before
 

@@ -26,6 +26,7 @@ from ansible_collections.vfio.host.tests.unit.boot.trial_host import (
     FakeGenerator,
     FakeLoader,
     Killed,
+    TracingLoader,
     TrialHost,
     install,
     run,
@@ -710,6 +711,46 @@ def test_killed_anywhere_while_staging_then_a_power_cut(host):
             assert run(host)["outcome"] == "running", count
         run(host, "absent")
         host.reboot()
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["no trace", "trace of an earlier one"])
+def test_what_was_never_started_is_tried_again_where_the_loader_can_tell(host, earlier):
+    host.loader = TracingLoader()
+    if earlier:
+        host.loader.use_up(host)
+    steps = set()
+    for count in survive(host, lambda: run(host)):
+        steps.add(json.loads(host.read(trial.STATE))["step"])
+        chosen = host.loader.once(host) == loaders.TRIAL_ID
+        host.reboot(works=False)
+        if chosen:
+            break
+        assert run(host)["outcome"] == "staged", count
+        assert host.reboot(works=False) == "default" and host.loader.once_traces(host)
+        with pytest.raises(HostError, match="not tried again by itself"):
+            run(host)
+        run(host, "absent")
+        host.loader.set_once(host, None)
+        if earlier:
+            host.loader.use_up(host)
+    assert chosen and steps == {"preparing", "arming"}
+    with pytest.raises(HostError, match="not tried again by itself"):
+        run(host)
+
+
+def test_where_the_loader_cannot_tell_it_is_refused(host):
+    refused = 0
+    for dummy in survive(host, lambda: run(host)):
+        step = json.loads(host.read(trial.STATE))["step"]
+        host.reboot(works=False)
+        if step == "preparing":
+            assert run(host)["outcome"] == "staged"
+        else:
+            refused += 1
+            with pytest.raises(HostError, match="was started, or was to be"):
+                run(host)
+        run(host, "absent")
+    assert refused >= 2
 
 
 def test_killed_anywhere_while_taking_it_away(host):

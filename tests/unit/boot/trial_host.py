@@ -93,6 +93,22 @@ class FakeLoader:
         else:
             host.write(self.ENVIRONMENT, entry_id)
 
+    def use_up(self, host):
+        host.remove(self.ENVIRONMENT)
+
+
+class TracingLoader(FakeLoader):
+    """As GRUB: an entry that was started once leaves an empty choice behind."""
+
+    def once(self, host):
+        return host.read(self.ENVIRONMENT) or None
+
+    def once_traces(self, host):
+        return host.exists(self.ENVIRONMENT)
+
+    def use_up(self, host):
+        host.write(self.ENVIRONMENT, "")
+
 
 class FakeGenerator:
     NAME = "initramfs-tools"
@@ -207,7 +223,7 @@ class TrialHost(Host):
             assert self.exists(found[0]["initrds"][0]), "the entry of the one-shot has no image"
             chosen = found[0]
             if self.loader.forget:
-                super().remove(FakeLoader.ENVIRONMENT)
+                self.loader.use_up(self)
         if chosen["id"] == loaders.TRIAL_ID and not works:
             return self.reboot()
         super().write("/proc/cmdline", tokens.join(["BOOT_IMAGE=/vmlinuz"] + chosen["tokens"]) + "\n")

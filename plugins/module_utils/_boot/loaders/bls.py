@@ -618,5 +618,8 @@ def once(host):
     return chosen.lstrip(FIRST) if chosen and ours(chosen.lstrip(FIRST)) else chosen
 
 
+once_traces = grub_common.once_traces
+
+
 def set_once(host, entry_id):
     grub_common.set_once(host, FIRST + entry_id if ours(entry_id) else entry_id)

@@ -30,6 +30,7 @@ fallback = grub_common.fallback
 trial_obstacles = grub_common.trial_obstacles
 trial = grub_common.trial
 once = grub_common.once
+once_traces = grub_common.once_traces
 set_once = grub_common.set_once
 
 

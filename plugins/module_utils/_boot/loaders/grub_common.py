@@ -543,6 +543,11 @@ def once(host):
     return grub_menu.environment(host.read(environment_path(host))).get("next_entry") or None
 
 
+def once_traces(host):
+    """GRUB empties ``next_entry`` when it uses it, and never removes it: ``next_entry=`` stays in the block."""
+    return "next_entry" in grub_menu.environment(host.read(environment_path(host)))
+
+
 def set_once(host, entry_id):
     path = environment_path(host)
     change = ["unset", "next_entry"] if entry_id is None else ["set", "next_entry=" + entry_id]

@@ -219,4 +219,5 @@ shelter = bls.shelter
 trial_obstacles = bls.trial_obstacles
 trial = bls.trial
 once = bls.once
+once_traces = bls.once_traces
 set_once = bls.set_once
