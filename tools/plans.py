@@ -179,7 +179,7 @@ def test_all():
         stage for image in IMAGES for stage in boots("way", image, 1500)] + boots(
         "way", "trixie-uki", 2400, without="/etc/kernel/cmdline") + [
         stage for image in FAULTY for stage in boots("faults", image, 6600)] + boots("kills", IMAGES[0], 25000) + [
-        stage for profile in ("p8h67", "amd") for stage in boots("live", "bookworm-grub", 2400, profile)]
+        stage for profile in ("p8h67", "amd") for stage in boots("live", "bookworm-grub", 3600, profile)]
 
 
 def lab_up(name, variables):
