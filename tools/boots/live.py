@@ -171,12 +171,15 @@ def start_with(host, board):
 
 def iommu_on(host, seen):
     """The IOMMU on, and the board with two NVMe controllers of one make."""
-    if host.profile != "amd":  # its IOMMU is on by default
-        host.module("kernel_cmdline", {"parameters": ["intel_iommu=on"]})
+    # AMD's is on by default. The one of QEMU 7.2 loses what the host's own NVMe controllers ask for, unless the host's
+    # DMA goes past it: a guest's never does.
+    host.module("kernel_cmdline", {"parameters": ["iommu=pt" if host.profile == "amd" else "intel_iommu=on"]})
     host.run("groupadd --system %s && useradd --system --groups %s --shell /bin/sh %s" % (USERS, USERS, USER))
     start_with(host, BOARD)
     seen["slots"] = slots(host)
     seen["state"], seen["files"] = state(host), host.files()
+    idle = [slot for slot in ("physical", "nvme", "nic") if seen["state"][seen["slots"][slot]].startswith("none")]
+    expect(not idle, "without a driver from the start: %s" % idle)
     return "%s" % seen["slots"]
 
 
