@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import posixpath
 import re
@@ -454,25 +453,20 @@ class Host:
         if code:
             raise HostError("%s: %s" % (path, os.strerror(code)))
 
-    def vfio_viable(self, path):
+    def vfio_viable(self, path, timeout=SYSFS_TIMEOUT):
         """Whether the kernel calls the group of a node like /dev/vfio/7 viable; None when somebody has it open.
 
-        Raises HostError when the node cannot be opened.
+        Raises HostTimeout when the kernel does not return, HostError when the node cannot be opened or asked.
         """
-        try:
-            fd = os.open(self.path(path), os.O_RDWR | os.O_CLOEXEC)
-        except OSError as exc:
-            if exc.errno == errno.EBUSY:  # a group is opened once
-                return None
-            raise HostError("%s: %s" % (path, exc.strerror)) from exc
-        try:
-            status = bytearray(struct.pack("II", 8, 0))
-            fcntl.ioctl(fd, VFIO_GROUP_GET_STATUS, status)
-            return bool(struct.unpack("II", status)[1] & VFIO_GROUP_FLAGS_VIABLE)
-        except OSError as exc:
-            raise HostError("%s: %s" % (path, exc.strerror)) from exc
-        finally:
-            os.close(fd)
+        target = self.path(path)
+        code, status = self._in_child(
+            "asking %s" % path, timeout,
+            lambda child: child.ioctl(target, VFIO_GROUP_GET_STATUS, struct.pack("II", 8, 0), timeout))
+        if code == errno.EBUSY:  # a group is opened once
+            return None
+        if code:
+            raise HostError("%s: %s" % (path, os.strerror(code)))
+        return bool(struct.unpack("II", status)[1] & VFIO_GROUP_FLAGS_VIABLE)
 
     # -- commands --------------------------------------------------------------------------
 

@@ -4,10 +4,11 @@
 
 # Private to the vfio.host collection: no promise is made to code outside it.
 
-"""Reads and writes that the kernel may never return from: one child does them all, and is left behind when it hangs."""
+"""Accesses that the kernel may never return from: one child does them all, and is left behind when it hangs."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -20,8 +21,8 @@ KILL_TIMEOUT = 0.2
 
 
 READ_LIMIT = 1 << 16
-READ, WRITE, OPEN = b"r", b"w", b"o"
-MODES = {READ: os.O_RDONLY, WRITE: os.O_WRONLY, OPEN: os.O_RDWR}
+READ, WRITE, OPEN, IOCTL = b"r", b"w", b"o", b"i"
+MODES = {READ: os.O_RDONLY, WRITE: os.O_WRONLY, OPEN: os.O_RDWR, IOCTL: os.O_RDWR}
 
 
 class Stuck(Exception):
@@ -29,7 +30,7 @@ class Stuck(Exception):
 
 
 class Child:
-    """Reads and writes what it is told, one after the other. It ends with its parent."""
+    """Reads, writes, opens and asks what it is told, one after the other. It ends with its parent."""
 
     def __init__(self):
         wanted, self._wanted = os.pipe()
@@ -60,6 +61,10 @@ class Child:
     def open(self, path, timeout):
         """errno as of write(), for opening a device node to read and write; it is closed again."""
         return self._ask(OPEN, path, b"", timeout)[0]
+
+    def ioctl(self, path, request, data, timeout):
+        """``(errno, bytes)`` as of read(): a device node is opened, asked ``request`` with the buffer ``data``, and closed."""
+        return self._ask(IOCTL, path, struct.pack("<I", request) + data, timeout)
 
     def _ask(self, what, path, data, timeout):
         name = os.fsencode(path)
@@ -121,6 +126,10 @@ def _serve(wanted, answers, parent):
                     found = os.read(fd, READ_LIMIT)
                 elif what == WRITE:
                     os.write(fd, data)
+                elif what == IOCTL:
+                    buffer = bytearray(data[4:])
+                    fcntl.ioctl(fd, struct.unpack("<I", data[:4])[0], buffer)
+                    found = bytes(buffer)
             finally:
                 os.close(fd)
         except OSError as exc:

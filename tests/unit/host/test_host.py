@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import stat
+import struct
 import time
 
 import pytest
@@ -439,6 +441,47 @@ def test_vfio_open_gives_up_at_its_deadline(host, tree, monkeypatch):
     monkeypatch.setattr(os, "open", lambda path, *more: time.sleep(60) if b"vfio0" in os.fsencode(path) else really(path, *more))
     with pytest.raises(HostTimeout, match="opening /vfio0 did not end within 0.2 s"):
         host.vfio_open("/vfio0", timeout=0.2)
+
+
+def test_vfio_viable_says_what_the_node_is_not(host, tree):
+    (tree / "7").write_text("as it is")
+    with pytest.raises(HostError, match="/7: Inappropriate ioctl for device"):
+        host.vfio_viable("/7")
+    with pytest.raises(HostError, match="/8: No such file or directory"):
+        host.vfio_viable("/8")
+    assert (tree / "7").read_text() == "as it is" and not host.exists("/8")
+
+
+@pytest.mark.parametrize("flags, viable", [(0, False), (1, True), (2, False), (3, True)])
+def test_vfio_viable_reads_the_first_flag(host, tree, monkeypatch, flags, viable):
+    (tree / "7").write_text("")
+
+    def ioctl(fd, request, buffer):
+        assert (request, struct.unpack("II", buffer)) == (0x3B67, (8, 0))
+        buffer[:] = struct.pack("II", 8, flags)
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    assert host.vfio_viable("/7") is viable
+
+
+def test_vfio_viable_knows_no_more_of_a_group_that_somebody_has(host, tree, monkeypatch):
+    (tree / "7").write_text("")
+    really = os.open
+
+    def busy(path, *more):
+        if os.fsencode(path).endswith(b"/7"):
+            raise OSError(errno.EBUSY, "busy")
+        return really(path, *more)
+
+    monkeypatch.setattr(os, "open", busy)
+    assert host.vfio_viable("/7") is None
+
+
+def test_vfio_viable_gives_up_at_its_deadline(host, tree, monkeypatch):
+    (tree / "7").write_text("")
+    monkeypatch.setattr(fcntl, "ioctl", lambda *more: time.sleep(60))
+    with pytest.raises(HostTimeout, match="asking /7 did not end within 0.2 s"):
+        host.vfio_viable("/7", timeout=0.2)
 
 
 # -- commands --------------------------------------------------------------------------------
