@@ -106,7 +106,7 @@ def test_deadline_ends_the_whole_tree_and_says_so(tmp_path):
     run = make(tmp_path, Stage("hangs", shell("setsid sh -c 'echo $$ > pid; exec sleep 60' & wait"), 1, 1))
     began = time.monotonic()
     assert run.run() == 1
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert run.outcomes[0].reason == "no end after 1 s, its deadline"
     assert stages.started_at(int((tmp_path / "pid").read_text())) is None
 
@@ -180,8 +180,8 @@ def until(path):
 
 
 def test_a_stage_beside_the_next_ones_is_waited_for_by_its_cleanup(tmp_path):
-    run = make(tmp_path, Stage("lab", shell("%s; sleep 0.3; touch lab" % until("next")), 100, 9, beside=True),
-               Stage("next", shell("[ ! -e lab ] && touch next"), 60, 9),
+    run = make(tmp_path, Stage("lab", shell("%s; sleep 2; touch lab" % until("next")), 100, 9, beside=True),
+               Stage("next", shell("[ ! -e lab ] && touch next && sleep 1.5"), 60, 9),
                Stage("lab down", shell("[ -e lab ] && touch down"), 5, 9, undoes="lab"),
                Stage("after", shell("[ -e down ]"), 7, 9))
     assert run.estimate_together() == 112
