@@ -24,6 +24,9 @@ FOLDERS = ("/etc/kernel/install.d", "/run/kernel/install.d", "/usr/local/lib/ker
 """Where plugins are; one in an earlier folder takes the place of another of its name."""
 
 CMDLINE = "/etc/kernel/cmdline"
+VENDOR_CMDLINE = "/usr/lib/kernel/cmdline"
+"""Read where there is no file of the administrator's."""
+
 ENTRY, UKI, FEDORA = "90-loaderentry.install", "60-ukify.install", "20-grub.install"
 MKINITCPIO = ("mkinitcpio", entries.FLUSH_COMMENT)
 """Not a plugin, and it reads the same file."""

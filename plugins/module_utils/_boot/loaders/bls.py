@@ -46,7 +46,7 @@ NAME = "bls"
 FOLDERS = ("/boot/loader/entries", "/boot/efi/loader/entries", "/efi/loader/entries")
 DEFAULTS = grub_common.DEFAULTS
 CMDLINE = kernel_install.CMDLINE
-VENDOR_CMDLINE = "/usr/lib/kernel/cmdline"
+VENDOR_CMDLINE = kernel_install.VENDOR_CMDLINE
 LASTING = (CMDLINE,)
 """Made where there is none, it stays until everything of ours goes, see :mod:`_boot.loader`."""
 FEDORA = "/usr/lib/kernel/install.d/" + kernel_install.FEDORA

@@ -49,7 +49,7 @@ PLACES = ("/efi", "/boot/efi", "/boot")
 CONTENTS = ("loader/loader.conf", "loader/entries", "EFI/Linux", "EFI/systemd")
 
 CMDLINE = kernel_install.CMDLINE
-VENDOR_CMDLINE = "/usr/lib/kernel/cmdline"
+VENDOR_CMDLINE = kernel_install.VENDOR_CMDLINE
 LASTING = (CMDLINE,)
 """Made where there is none, it stays until everything of ours goes, see :mod:`_boot.loader`."""
 PLUGIN = "/etc/kernel/install.d/95-vfio-host.install"
