@@ -264,8 +264,24 @@ STEPS = {
 }  # fmt: skip
 
 
+def last_words(folder, lines=40):
+    """The ends of what the lab said on its console and QEMU on its own: both are gone once the lab is."""
+    told = []
+    for name in ("console.previous.log", "console.log", "qemu.log"):
+        try:
+            with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as handle:
+                told += ["-- %s ends with:" % name] + handle.read().splitlines()[-lines:]
+        except OSError:
+            told.append("-- %s: there is none" % name)
+    return "\n".join(told)
+
+
 def main(step, folder, results):
-    outcome = STEPS[step](Lab(folder))
+    try:
+        outcome = STEPS[step](Lab(folder))
+    except (subprocess.SubprocessError, OSError):
+        print(last_words(folder), flush=True)
+        raise
     outcome = outcome if isinstance(outcome, list) else [outcome]
     os.makedirs(os.path.dirname(os.path.abspath(results)), exist_ok=True)
     with open(results, "a", encoding="utf-8") as handle:

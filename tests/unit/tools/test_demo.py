@@ -297,3 +297,21 @@ def test_an_interrupt_that_never_fired_as_linux_writes_it(controller):
 
 def test_the_last_report_counts():
     assert len(demo.parse_guest(console(functions=[CARD]) + console(), "desk1")[0]) == 3
+
+
+# when the lab is gone
+
+
+def test_a_step_that_loses_the_lab_leaves_what_it_said_last(tmp_path, monkeypatch, capsys):
+    def lost(lab):
+        raise demo.subprocess.CalledProcessError(255, ["ssh"])
+
+    (tmp_path / "console.log").write_text("".join("line %d\n" % number for number in range(1000)) + "Kernel panic\n")
+    (tmp_path / "qemu.log").write_bytes(b"qemu: \xff aborted\n")
+    monkeypatch.setattr(demo, "Lab", str)
+    monkeypatch.setitem(demo.STEPS, "guests", lost)
+    with pytest.raises(demo.subprocess.CalledProcessError):
+        demo.main("guests", str(tmp_path), str(tmp_path / "results"))
+    said = capsys.readouterr().out
+    assert "Kernel panic" in said and "aborted" in said and "line 999" in said and "line 900\n" not in said
+    assert not (tmp_path / "results").exists()
