@@ -381,7 +381,7 @@ def test_read_sysfs_gives_up_at_its_deadline(host, tree):
     start = time.monotonic()
     with pytest.raises(HostTimeout, match="reading /override did not end within 0.2 s"):
         host.read_sysfs("/override", timeout=0.2)
-    assert 0.2 <= time.monotonic() - start < 10
+    assert 0.2 <= time.monotonic() - start < 1.2
     (tree / "other").write_text("x")
     assert host.read_sysfs("/other") == "x"
 
@@ -415,7 +415,7 @@ def test_write_sysfs_gives_up_at_its_deadline(host, tree, monkeypatch):
     try:
         with pytest.raises(HostTimeout, match="writing 'x' to /unbind did not end within 0.2 s"):
             host.write_sysfs("/unbind", "x", timeout=0.2)
-        assert 0.2 <= time.monotonic() - start < 10
+        assert 0.2 <= time.monotonic() - start < 1.2
     finally:
         for pid in children:
             kill(pid)
@@ -632,9 +632,9 @@ def test_pipe_feeds_a_file_of_a_recorded_tree_from_an_offset(host, tree):
 def test_pipe_may_be_left_early_and_leaves_no_process(host, tree):
     (tree / "image").write_bytes(b"")
     start = time.monotonic()
-    with host.pipe(["sh", "-c", "echo $$; echo more; exec sleep 30"], "/image", timeout=20) as stream:
+    with host.pipe(["sh", "-c", "echo $$; echo more; exec sleep 30"], "/image", timeout=4) as stream:
         pid = int(stream.readline())
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 2
     assert not os.path.exists("/proc/%d" % pid)
 
 
@@ -669,7 +669,7 @@ def test_pipe_gives_up_at_its_deadline(host, tree):
         with host.pipe(["sh", "-c", "echo $$; exec sleep 30"], "/image", timeout=0.3) as stream:
             pid = int(stream.readline())
             assert stream.read() == b""
-    assert 0.3 <= time.monotonic() - start < 10
+    assert 0.3 <= time.monotonic() - start < 2
     assert not os.path.exists("/proc/%d" % pid)
 
 

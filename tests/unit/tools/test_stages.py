@@ -106,7 +106,7 @@ def test_deadline_ends_the_whole_tree_and_says_so(tmp_path):
     run = make(tmp_path, Stage("hangs", shell("setsid sh -c 'echo $$ > pid; exec sleep 60' & wait"), 1, 1))
     began = time.monotonic()
     assert run.run() == 1
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 5
     assert run.outcomes[0].reason == "no end after 1 s, its deadline"
     assert stages.started_at(int((tmp_path / "pid").read_text())) is None
 
